@@ -1,0 +1,157 @@
+//! Fields that end at a proxy, and the ones that another field nominates.
+//!
+//! Invariant: what [`strip_hop_by_hop`] leaves holds no connection-level field and no proxy credential.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+/// Why the fields of a message were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FieldError {
+    /// `Connection` nominated a field that a proxy needs.
+    #[error("the Connection field nominates a field that frames or routes the message")]
+    NominatesFraming,
+    /// A `Connection` option is no field name.
+    #[error("the Connection field is malformed")]
+    MalformedConnection,
+}
+
+/// RFC 9110 section 7.6.1, and the proxy fields that are between the agent and us only.
+const CONNECTION_LEVEL: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-authentication-info",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What tells an upstream about the agent's side, or makes it act for a host that was not judged (PX-22, RT-18).
+const FORWARDING: [&str; 16] = [
+    "forwarded",
+    "proxy",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-forwarded-server",
+    "x-forwarded-prefix",
+    "x-real-ip",
+    "x-original-url",
+    "x-rewrite-url",
+    "x-original-host",
+    "x-http-method-override",
+    "x-method-override",
+    "x-http-method",
+];
+
+/// What a response must not carry to an agent: proxy challenges and instructions to leave the proxy (PX-48, EX-30).
+const RESPONSE_ONLY: [&str; 4] = ["alt-svc", "refresh", "clear-site-data", "proxy-status"];
+
+/// Removes connection-level fields and those that `Connection` nominates.
+///
+/// # Errors
+/// [`FieldError`] when `Connection` nominates `Host` or a framing field, or is malformed (PX-20).
+pub fn strip_hop_by_hop(fields: &mut HeaderMap) -> Result<(), FieldError> {
+    if fields.contains_key(header::CONNECTION) {
+        let mut nominated: Vec<HeaderName> = Vec::new();
+        for value in fields.get_all(header::CONNECTION) {
+            let text = value.to_str().map_err(|_| FieldError::MalformedConnection)?;
+            for option in text.split(',').map(str::trim).filter(|option| !option.is_empty()) {
+                let name = HeaderName::from_bytes(option.as_bytes()).map_err(|_| FieldError::MalformedConnection)?;
+                if name == header::HOST || name == header::CONTENT_LENGTH || name == header::TRANSFER_ENCODING {
+                    return Err(FieldError::NominatesFraming);
+                }
+                nominated.push(name);
+            }
+        }
+        for name in nominated {
+            fields.remove(name);
+        }
+    }
+    for name in CONNECTION_LEVEL {
+        fields.remove(name);
+    }
+    Ok(())
+}
+
+/// Removes what would tell the upstream about the agent's side (PX-22).
+pub fn strip_forwarding(fields: &mut HeaderMap) {
+    for name in FORWARDING {
+        fields.remove(name);
+    }
+}
+
+/// Removes from a response what would lead the agent around the proxy.
+pub fn strip_response(fields: &mut HeaderMap) {
+    for name in RESPONSE_ONLY {
+        fields.remove(name);
+    }
+}
+
+/// Whether the request asks to become a WebSocket (RFC 6455 section 4.1), the one upgrade that is passed on.
+#[must_use]
+pub fn asks_for_websocket(fields: &HeaderMap) -> bool {
+    let has = |name: HeaderName, token: &str| {
+        fields
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+    };
+    has(header::CONNECTION, "upgrade") && has(header::UPGRADE, "websocket")
+}
+
+/// A field value that is kept out of `Debug` output and out of HPACK's dynamic table.
+#[must_use]
+pub fn sensitive(mut value: HeaderValue) -> HeaderValue {
+    value.set_sensitive(true);
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn removes_nominated_and_connection_level_fields() {
+        // PX-20, PX-22
+        let mut map = fields(&[
+            ("connection", "close, authorization, X-Api-Key"),
+            ("authorization", "x"),
+            ("x-api-key", "y"),
+            ("proxy-authorization", "z"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers"),
+            ("accept", "*/*"),
+        ]);
+        strip_hop_by_hop(&mut map).unwrap();
+        assert_eq!(map, fields(&[("accept", "*/*")]));
+    }
+
+    #[test]
+    fn refuses_a_connection_field_that_nominates_host_or_framing() {
+        for bad in ["host", "Content-Length", "transfer-encoding", "close, host"] {
+            let mut map = HeaderMap::new();
+            map.insert(header::CONNECTION, HeaderValue::from_static(bad));
+            assert_eq!(strip_hop_by_hop(&mut map), Err(FieldError::NominatesFraming));
+        }
+    }
+
+    #[test]
+    fn a_websocket_needs_both_fields() {
+        assert!(asks_for_websocket(&fields(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")])));
+        assert!(!asks_for_websocket(&fields(&[("upgrade", "websocket")])));
+    }
+}
