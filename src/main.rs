@@ -1,1 +1,3 @@
+//! The `keyferry` program.
+
 fn main() {}

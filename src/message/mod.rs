@@ -5,3 +5,4 @@
 pub mod field;
 pub mod origin;
 pub mod path;
+pub mod pattern;

@@ -1,0 +1,1 @@
+//! The harmless stand-in that an agent holds.

@@ -1,0 +1,1 @@
+//! Where a credential goes, and what an answer means.

@@ -1,0 +1,1 @@
+//! Certificates of ours, and trust in those of others.

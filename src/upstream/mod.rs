@@ -1,0 +1,1 @@
+//! Verified channels to upstreams.
