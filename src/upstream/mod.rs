@@ -1,1 +1,2 @@
 //! Verified channels to upstreams.
+pub mod screen;

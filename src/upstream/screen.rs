@@ -1,0 +1,191 @@
+//! The address guard: which addresses the proxy will never connect to for an agent.
+//!
+//! Invariant: asked with the very address that is connected to next; a name is never judged in its place.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// Why an address was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Prohibited {
+    /// Private, loopback, link-local, multicast, documentation or otherwise special.
+    #[error("the address is in a reserved network")]
+    Reserved,
+    /// A cloud's metadata service; refused even where its network is allowed.
+    #[error("the address is a metadata service")]
+    Metadata,
+    /// One of our own listeners.
+    #[error("the address is one of Keyferry's own listeners")]
+    Ourselves,
+}
+
+/// The rules of one configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Screen {
+    allowed: Vec<IpNet>,
+    ourselves: Vec<SocketAddr>,
+}
+
+const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
+}
+
+const fn v6(a: u16, b: u16, c: u16, prefix: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0), prefix)
+}
+
+/// IANA's IPv4 special-purpose registry, multicast and class E.
+const RESERVED_V4: [Ipv4Net; 15] = [
+    v4(0, 0, 0, 0, 8),
+    v4(10, 0, 0, 0, 8),
+    v4(100, 64, 0, 0, 10),
+    v4(127, 0, 0, 0, 8),
+    v4(169, 254, 0, 0, 16),
+    v4(172, 16, 0, 0, 12),
+    v4(192, 0, 0, 0, 24),
+    v4(192, 0, 2, 0, 24),
+    v4(192, 88, 99, 0, 24),
+    v4(192, 168, 0, 0, 16),
+    v4(198, 18, 0, 0, 15),
+    v4(198, 51, 100, 0, 24),
+    v4(203, 0, 113, 0, 24),
+    v4(224, 0, 0, 0, 4),
+    v4(240, 0, 0, 0, 4),
+];
+
+/// IANA's IPv6 special-purpose registry. What embeds an IPv4 address is refused whole.
+const RESERVED_V6: [Ipv6Net; 14] = [
+    // Unspecified, loopback, IPv4-mapped and -compatible, and the local-use NAT64 prefix's neighbours.
+    v6(0, 0, 0, 8),
+    v6(0x64, 0xff9b, 0, 96),
+    v6(0x64, 0xff9b, 1, 48),
+    v6(0x100, 0, 0, 64),
+    v6(0x2001, 0, 0, 23),
+    v6(0x2001, 0xdb8, 0, 32),
+    v6(0x2002, 0, 0, 16),
+    v6(0x3ffe, 0, 0, 16),
+    v6(0x3fff, 0, 0, 20),
+    v6(0x5f00, 0, 0, 16),
+    v6(0xfc00, 0, 0, 7),
+    v6(0xfe80, 0, 0, 10),
+    v6(0xfec0, 0, 0, 10),
+    v6(0xff00, 0, 0, 8),
+];
+
+/// Metadata services: AWS (instance, ECS, EKS), Azure's wire server (a public address), Alibaba, Oracle.
+const METADATA: [IpAddr; 8] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+];
+
+impl Screen {
+    /// `allowed` are the operator's networks; `ourselves` the addresses that we listen on.
+    #[must_use]
+    pub fn new(allowed: Vec<IpNet>, ourselves: Vec<SocketAddr>) -> Self {
+        Self { allowed, ourselves }
+    }
+
+    /// Judges one address.
+    ///
+    /// # Errors
+    /// [`Prohibited`], the reason.
+    pub fn judge(&self, address: SocketAddr) -> Result<(), Prohibited> {
+        let ip = embedded(address.ip()).unwrap_or(address.ip());
+        if METADATA.contains(&ip) || METADATA.contains(&address.ip()) {
+            return Err(Prohibited::Metadata);
+        }
+        let same_host = |own: &SocketAddr| own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback());
+        if self.ourselves.iter().any(|own| own.port() == address.port() && same_host(own)) {
+            return Err(Prohibited::Ourselves);
+        }
+        // The operator's networks are compared with the address as written and with what it embeds.
+        if self.allowed.iter().any(|net| net.contains(&address.ip()) || net.contains(&ip)) {
+            return Ok(());
+        }
+        let reserved = match address.ip() {
+            IpAddr::V4(ip) => RESERVED_V4.iter().any(|net| net.contains(&ip)),
+            // ISATAP writes ::0:5efe:a.b.c.d below any prefix.
+            IpAddr::V6(ip) => {
+                RESERVED_V6.iter().any(|net| net.contains(&ip)) || matches!(ip.segments(), [_, _, _, _, 0 | 0x200, 0x5efe, _, _])
+            }
+        };
+        if reserved { Err(Prohibited::Reserved) } else { Ok(()) }
+    }
+}
+
+/// The IPv4 address inside an IPv6 one: mapped, compatible, NAT64, 6to4.
+fn embedded(ip: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(v6) = ip else { return None };
+    let word = |high: u16, low: u16| {
+        let [a, b] = high.to_be_bytes();
+        let [c, d] = low.to_be_bytes();
+        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+    };
+    match v6.segments() {
+        [0, 0, 0, 0, 0, 0xffff | 0, high, low] if v6 != Ipv6Addr::LOCALHOST && v6 != Ipv6Addr::UNSPECIFIED => {
+            Some(word(high, low))
+        }
+        [0x64, 0xff9b, .., high, low] => Some(word(high, low)),
+        [0x2002, high, low, ..] => Some(word(high, low)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(screen: &Screen, ip: &str) -> Result<(), Prohibited> {
+        screen.judge(SocketAddr::new(ip.parse().unwrap(), 443))
+    }
+
+    #[test]
+    fn refuses_every_special_address() {
+        // RT-01, RT-02, RT-03
+        let screen = Screen::default();
+        for bad in [
+            "127.0.0.1", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "169.254.1.1",
+            "192.0.0.1", "192.0.2.1", "198.18.0.1", "198.19.255.255", "198.51.100.1", "203.0.113.1", "224.0.0.1",
+            "240.0.0.1", "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:7f00:1", "::127.0.0.1", "fc00::1",
+            "fd12::1", "fe80::1", "fec0::1", "ff02::1", "2001:db8::1", "100::1", "64:ff9b::7f00:1", "64:ff9b:1::1",
+            "2002:7f00:1::", "2001::1", "2a00:1450:4001:81b:0:5efe:7f00:1", "::ffff:8.8.8.8",
+        ] {
+            assert_eq!(judge(&screen, bad), Err(Prohibited::Reserved), "{bad}");
+        }
+        for good in ["8.8.8.8", "172.32.0.1", "100.128.0.1", "2606:4700::1111", "1.1.1.1"] {
+            assert_eq!(judge(&screen, good), Ok(()), "{good}");
+        }
+    }
+
+    #[test]
+    fn refuses_metadata_even_where_its_network_is_allowed() {
+        // RT-04
+        let all = ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap()).to_vec();
+        let screen = Screen::new(all, Vec::new());
+        for bad in [
+            "169.254.169.254", "169.254.170.2", "169.254.170.23", "168.63.129.16", "100.100.100.200", "192.0.0.192",
+            "fd00:ec2::254", "fd00:ec2::23", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::",
+        ] {
+            assert_eq!(judge(&screen, bad), Err(Prohibited::Metadata), "{bad}");
+        }
+        assert_eq!(judge(&screen, "10.0.0.1"), Ok(()));
+    }
+
+    #[test]
+    fn refuses_our_own_listeners_even_where_loopback_is_allowed() {
+        // RT-12, RT-13
+        let own: SocketAddr = "127.0.0.1:443".parse().unwrap();
+        let screen = Screen::new(vec!["127.0.0.0/8".parse().unwrap()], vec![own]);
+        assert_eq!(judge(&screen, "127.0.0.1"), Err(Prohibited::Ourselves));
+        assert_eq!(judge(&screen, "127.0.0.2"), Ok(()));
+        let everywhere = Screen::new(vec!["127.0.0.0/8".parse().unwrap()], vec!["0.0.0.0:443".parse().unwrap()]);
+        assert_eq!(judge(&everywhere, "127.0.0.9"), Err(Prohibited::Ourselves));
+    }
+}
