@@ -1,1 +1,47 @@
 //! Certificates of ours, and trust in those of others.
+//!
+//! Toward agents: a root that lives in the home ([`Authority`]), an intermediate in memory and short-lived leaves
+//! ([`Leaves`]). Toward upstreams: the system's roots and those that the operator adds ([`Trust`]), and the proof that a
+//! connection was verified for an origin ([`Verified`]).
+//!
+//! Invariant: the two sides never meet. No root of ours is ever trusted upstream, no key of ours ever leaves this room,
+//! and a leaf is only made for a host that both name constraints permit.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+
+mod accept;
+mod bundle;
+mod ca;
+mod error;
+mod failure;
+mod files;
+mod leaf;
+mod profile;
+mod roots;
+mod subtree;
+mod trust;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod upstream_defects;
+#[cfg(test)]
+mod verifiers;
+
+pub use accept::{AcceptFailure, accept};
+pub use bundle::{BundleError, Inherited, write_bundle_to};
+pub use ca::{Authority, CaInfo, Loaded, Renewal};
+pub use error::CaError;
+pub use failure::{TlsFailure, TlsFailureKind};
+pub use leaf::{Leaves, sni_agrees};
+pub use roots::RootsError;
+pub use trust::{Alpn, Protocol, Trust, TrustError, Verified};
+
+/// The one set of algorithms, for both sides: aws-lc-rs with X25519MLKEM768 first.
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}

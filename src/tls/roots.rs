@@ -1,0 +1,116 @@
+//! The system's roots, and PEM in and out.
+//!
+//! Invariant: what the environment says (`SSL_CERT_FILE`, `SSL_CERT_DIR`) is never read here: Keyferry sets these
+//! variables for the processes that it starts, to a bundle that holds its own CA, and would trust itself if it
+//! inherited them.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::profile::{ORGANISATION, ROOT_NAME};
+
+/// Where distributions keep the roots as one file, in the order in which they are tried; the first that holds a
+/// certificate is taken alone.
+const FILES: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt", // Debian, Ubuntu, Arch, Gentoo, NixOS
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // Fedora, RHEL
+    "/etc/pki/tls/certs/ca-bundle.crt",   // older RHEL, Amazon Linux
+    "/etc/ssl/ca-bundle.pem",             // openSUSE
+    "/etc/pki/tls/cacert.pem",            // OpenELEC
+    "/etc/ssl/cert.pem",                  // Alpine, OpenBSD, macOS
+    "/usr/local/etc/ssl/cert.pem",        // FreeBSD
+];
+
+/// Directories of single certificates, taken only where no file was found: they hold things that are no roots, such
+/// as Debian's self-signed `ssl-cert-snakeoil.pem`.
+const DIRECTORIES: &[&str] = &["/etc/ssl/certs", "/etc/pki/tls/certs"];
+
+/// Why a file of roots cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// It could not be read, or its PEM form is damaged.
+    #[error("{path}: cannot be read as PEM certificates: {what}")]
+    Unreadable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// There is no certificate in it.
+    #[error("{path}: holds no certificate in PEM form")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The system's roots, without those of a Keyferry that somebody installed there. Empty where there are none.
+pub(super) fn system() -> Vec<CertificateDer<'static>> {
+    let mut found = FILES
+        .iter()
+        .map(|path| rustls_native_certs::load_certs_from_paths(Some(Path::new(path)), None).certs)
+        .find(|certificates| !certificates.is_empty())
+        .or_else(|| {
+            DIRECTORIES
+                .iter()
+                .map(|path| rustls_native_certs::load_certs_from_paths(None, Some(Path::new(path))).certs)
+                .find(|certificates| !certificates.is_empty())
+        })
+        .unwrap_or_default();
+    found.retain(|certificate| !is_ours(certificate));
+    found
+}
+
+/// All certificates of a PEM file, of which there must be one.
+pub(super) fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
+    let unreadable = |what: String| RootsError::Unreadable { path: path.to_owned(), what };
+    let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let list = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| unreadable(error.to_string()))?;
+    if list.is_empty() {
+        return Err(RootsError::Empty { path: path.to_owned() });
+    }
+    Ok(list)
+}
+
+/// All certificates of a directory's files; what is no certificate is passed over, as OpenSSL does.
+pub(super) fn from_directory(path: &Path) -> Result<Vec<CertificateDer<'static>>, RootsError> {
+    if !path.is_dir() {
+        return Err(RootsError::Unreadable { path: path.to_owned(), what: "not a directory".to_owned() });
+    }
+    Ok(rustls_native_certs::load_certs_from_paths(None, Some(path)).certs)
+}
+
+/// Whether this is the root of a Keyferry, here or elsewhere: by its name, since keys change.
+pub(super) fn is_ours(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| {
+        let subject = certificate.subject();
+        let ours = subject.iter_organization().any(|name| name.as_str().is_ok_and(|name| name == ORGANISATION));
+        ours && subject.iter_common_name().any(|name| name.as_str().is_ok_and(|name| name.starts_with(ROOT_NAME)))
+    })
+}
+
+/// PEM form (RFC 7468 section 2: lines of 64 characters).
+pub(super) fn pem_of(certificate: &CertificateDer<'_>) -> String {
+    let encoded = STANDARD.encode(certificate);
+    let mut text = String::with_capacity(encoded.len().saturating_add(encoded.len() / 64).saturating_add(64));
+    text.push_str("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = encoded.as_str();
+    while let Some((line, tail)) = rest.split_at_checked(64) {
+        text.push_str(line);
+        text.push('\n');
+        rest = tail;
+    }
+    if !rest.is_empty() {
+        text.push_str(rest);
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
+}
