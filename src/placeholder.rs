@@ -1,1 +1,515 @@
-//! The harmless stand-in that an agent holds.
+//! The harmless stand-in that an agent holds where it would hold a key.
+//!
+//! A placeholder has the form that a provider's own SDK accepts, and a mark in it: the word `keyferry` followed by
+//! eight characters that depend on agent and credential and eight that are a keyed check of those. The mark is found
+//! inside any longer text and without a list of what was handed out.
+//!
+//! Invariant: a placeholder is computed from the names of an agent and a credential and a key of this installation,
+//! never from a value.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use hmac::{Hmac, KeyInit, Mac};
+use memchr::memmem;
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::id::AgentName;
+use crate::secret::Secret;
+
+/// Why the text of a shape was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// A brace without its partner.
+    #[error("a brace is not closed")]
+    Brace,
+    /// Between braces stands something else than `alphabet:count`.
+    #[error("'{0}' is not one of {{alnum:N}}, {{word:N}}, {{lower:N}}, {{upper:N}}, {{hex:N}}, {{digit:N}}, {{uuid}}")]
+    Slot(String),
+    /// No part is long enough to recognise the result by.
+    #[error("no part of it has room for a mark of 24 characters")]
+    NoRoom,
+}
+
+/// The form of a provider's keys, written as `sk-ant-api03-{word:93}AA`: literal text and slots of random characters.
+///
+/// Alphabets: `alnum` (letters of both cases and digits), `word` (those, `_` and `-`), `lower`, `upper` (letters of
+/// one case and digits), `hex` (lower case), `digit`; and `{uuid}` for a version 4 UUID.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Shape {
+    text: Box<str>,
+    pieces: Box<[Piece]>,
+    marked: usize,
+}
+
+impl Shape {
+    /// Reads a shape.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when it is malformed, or when no slot has room for the mark that makes it recognisable.
+    pub fn parse(text: &str) -> Result<Self, ShapeError> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((literal, after)) = rest.split_once('{') {
+            push_literal(&mut pieces, literal)?;
+            let (slot, after) = after.split_once('}').ok_or(ShapeError::Brace)?;
+            pieces.push(Piece::slot(slot)?);
+            rest = after;
+        }
+        push_literal(&mut pieces, rest)?;
+        let marked = pieces.iter().position(Piece::has_room).ok_or(ShapeError::NoRoom)?;
+        Ok(Self { text: text.into(), pieces: pieces.into(), marked })
+    }
+
+    /// The shape for a provider whose keys have none: `kf-keyferry-...`.
+    #[must_use]
+    pub fn generic() -> Self {
+        let pieces = [Piece::Literal("kf-".into()), Piece::Slot { alphabet: Alphabet::Word, count: GENERIC_LENGTH }];
+        Self { text: "kf-{word:40}".into(), pieces: pieces.into(), marked: 1 }
+    }
+
+    /// The literal text in front of the first slot.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        match self.pieces.first() {
+            Some(Piece::Literal(text)) => text,
+            _ => "",
+        }
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Makes placeholders and recognises its own.
+pub struct Minter {
+    key: Zeroizing<[u8; BLOCK]>,
+}
+
+impl Minter {
+    /// One that works with `key`, which should be a key of this installation and of nothing else.
+    #[must_use]
+    pub fn new(key: &Arc<Secret>) -> Self {
+        // RFC 2104 section 2: a key longer than a block is hashed, a shorter one is padded with zeros.
+        let mut block = Zeroizing::new([0u8; BLOCK]);
+        if key.len() > BLOCK {
+            let digest = Sha256::digest(key.expose());
+            block.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        } else {
+            block.iter_mut().zip(key.expose()).for_each(|(to, from)| *to = *from);
+        }
+        Self { key: block }
+    }
+
+    /// The placeholder of `agent` for `credential`: the same at every call, another one for every other pair.
+    #[must_use]
+    pub fn mint(&self, shape: &Shape, agent: &AgentName, credential: &str) -> String {
+        let mut stream = Stream::new(self, shape, agent, credential);
+        let mut text = String::new();
+        for (at, piece) in shape.pieces.iter().enumerate() {
+            let marked = at == shape.marked;
+            match piece {
+                Piece::Literal(literal) => text.push_str(literal),
+                Piece::Slot { alphabet, count } => {
+                    let end = text.len().saturating_add(*count);
+                    if marked {
+                        self.mark(*alphabet, &mut stream, &mut text);
+                    } else if *alphabet == Alphabet::Digit && *count > 0 {
+                        // Identifiers made of digits do not begin with a zero.
+                        text.push(stream.pick(b"123456789"));
+                    }
+                    while text.len() < end {
+                        text.push(stream.pick(alphabet.filler()));
+                    }
+                }
+                Piece::Uuid => text.push_str(&self.uuid(&mut stream)),
+            }
+        }
+        text
+    }
+
+    /// Whether `text` is, or holds, a placeholder that was minted with this key, for whichever agent and credential.
+    #[must_use]
+    pub fn looks_like_ours(&self, text: &str) -> bool {
+        self.find(text.as_bytes()).is_some() || self.has_hex_mark(text)
+    }
+
+    /// Where in `bytes` the first mark stands. Marks in hexadecimal, which have no word to search for, are not
+    /// found here; see [`Minter::looks_like_ours`].
+    #[must_use]
+    pub fn find(&self, bytes: &[u8]) -> Option<Range<usize>> {
+        let lower = memmem::find_iter(bytes, WORD.as_bytes()).map(|at| (at, Case::Lower));
+        let upper = memmem::find_iter(bytes, WORD_UPPER.as_bytes()).map(|at| (at, Case::Upper));
+        lower.chain(upper).filter_map(|(at, case)| self.verify(bytes, at, case)).min_by_key(|range| range.start)
+    }
+
+    fn verify(&self, bytes: &[u8], at: usize, case: Case) -> Option<Range<usize>> {
+        let after = at.saturating_add(WORD.len());
+        let start = if bytes.get(after) == Some(&b'-') { after.saturating_add(1) } else { after };
+        let middle = start.saturating_add(HALF);
+        let end = middle.saturating_add(HALF);
+        let (who, check) = (bytes.get(start..middle)?, bytes.get(middle..end)?);
+        let fits = |byte: &u8| match case {
+            Case::Lower => BASE32.contains(byte),
+            Case::Upper => BASE32.contains(&byte.to_ascii_lowercase()) && !byte.is_ascii_lowercase(),
+        };
+        if !who.iter().chain(check).all(fits) {
+            return None;
+        }
+        let expected = self.check(&who.to_ascii_lowercase(), BASE32, HALF);
+        expected.as_bytes().eq_ignore_ascii_case(check).then_some(at..end)
+    }
+
+    fn mark(&self, alphabet: Alphabet, stream: &mut Stream<'_>, text: &mut String) {
+        if alphabet == Alphabet::Hex {
+            let who = stream.take(HEX, HEX_HALF);
+            let check = self.check(who.as_bytes(), HEX, HEX_HALF);
+            text.push_str(&who);
+            text.push_str(&check);
+            return;
+        }
+        let who = stream.take(BASE32, HALF);
+        let check = self.check(who.as_bytes(), BASE32, HALF);
+        let separator = if alphabet == Alphabet::Word { "-" } else { "" };
+        let mark = format!("{WORD}{separator}{who}{check}");
+        text.push_str(&if alphabet == Alphabet::Upper { mark.to_ascii_uppercase() } else { mark });
+    }
+
+    /// A version 4 UUID whose free digits begin with the mark.
+    fn uuid(&self, stream: &mut Stream<'_>) -> String {
+        let mut digits = String::new();
+        self.mark(Alphabet::Hex, stream, &mut digits);
+        digits.push_str(&stream.take(HEX, 6));
+        let mut free = digits.chars();
+        UUID_FORM.chars().map(|c| if c == 'x' { free.next().unwrap_or('0') } else { c }).collect()
+    }
+
+    fn has_hex_mark(&self, text: &str) -> bool {
+        if let Some(digits) = uuid_digits(text) {
+            return self.hex_mark_in(&digits);
+        }
+        // Dashes are left out, because a shape may have them between its groups.
+        let plain: String = text.chars().filter(|c| *c != '-').collect();
+        plain.split(|c: char| !matches!(c, '0'..='9' | 'a'..='f')).any(|run| self.hex_mark_in(run))
+    }
+
+    fn hex_mark_in(&self, run: &str) -> bool {
+        // A literal in front of the slot may happen to be hexadecimal too, so a few more places than the first are
+        // tried; the bound keeps a long hexadecimal text cheap.
+        run.as_bytes().windows(2 * HEX_HALF).take(16).any(|window| {
+            let (who, check) = window.split_at(HEX_HALF);
+            self.check(who, HEX, HEX_HALF).as_bytes() == check
+        })
+    }
+
+    fn check(&self, who: &[u8], alphabet: &[u8], length: usize) -> String {
+        let digest = self.mac(&[b"keyferry placeholder check v1", who]);
+        digest.iter().take(length).map(|byte| letter(alphabet, *byte)).collect()
+    }
+
+    fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new((&*self.key).into());
+        for part in parts {
+            // Every part is preceded by its length, so that no two lists of parts give the same input.
+            mac.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+}
+
+impl fmt::Debug for Minter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Minter(..)")
+    }
+}
+
+const WORD: &str = "keyferry";
+const WORD_UPPER: &str = "KEYFERRY";
+/// 40 bits that differ between agents and credentials, and 40 bits that nobody without the key can make.
+const HALF: usize = 8;
+const BASE32: &[u8] = b"abcdefghijklmnopqrstuvwxyz234567";
+const HEX: &[u8] = b"0123456789abcdef";
+const HEX_HALF: usize = 12;
+const GENERIC_LENGTH: usize = 40;
+const BLOCK: usize = 64;
+const UUID_FORM: &str = "xxxxxxxx-xxxx-4xxx-axxx-xxxxxxxxxxxx";
+
+#[derive(Clone, Copy)]
+enum Case {
+    Lower,
+    Upper,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alphabet {
+    Alnum,
+    Word,
+    Lower,
+    Upper,
+    Hex,
+    Digit,
+}
+
+impl Alphabet {
+    fn parse(text: &str) -> Option<Self> {
+        Some(match text {
+            "alnum" => Self::Alnum,
+            "word" => Self::Word,
+            "lower" => Self::Lower,
+            "upper" => Self::Upper,
+            "hex" => Self::Hex,
+            "digit" => Self::Digit,
+            _ => return None,
+        })
+    }
+
+    /// What fills the rest of a slot. The punctuation of `word` is left out: a text that ends in it is easily cut.
+    fn filler(self) -> &'static [u8] {
+        match self {
+            Self::Alnum | Self::Word => b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+            Self::Lower => b"abcdefghijklmnopqrstuvwxyz0123456789",
+            Self::Upper => b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567",
+            Self::Hex => HEX,
+            Self::Digit => b"0123456789",
+        }
+    }
+
+    /// How many characters a mark takes.
+    fn mark_length(self) -> Option<usize> {
+        match self {
+            Self::Word => Some(WORD.len() + 1 + 2 * HALF),
+            Self::Alnum | Self::Lower | Self::Upper => Some(WORD.len() + 2 * HALF),
+            Self::Hex => Some(2 * HEX_HALF),
+            Self::Digit => None,
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Piece {
+    Literal(Box<str>),
+    Slot { alphabet: Alphabet, count: usize },
+    Uuid,
+}
+
+impl Piece {
+    fn slot(text: &str) -> Result<Self, ShapeError> {
+        if text == "uuid" {
+            return Ok(Self::Uuid);
+        }
+        let parsed = text.split_once(':').and_then(|(alphabet, count)| {
+            // No provider's keys come near 1,024 characters.
+            let count = count.parse().ok().filter(|count| (1..=1024).contains(count))?;
+            Some(Self::Slot { alphabet: Alphabet::parse(alphabet)?, count })
+        });
+        parsed.ok_or_else(|| ShapeError::Slot(text.to_owned()))
+    }
+
+    fn has_room(&self) -> bool {
+        match self {
+            Self::Literal(_) => false,
+            Self::Slot { alphabet, count } => alphabet.mark_length().is_some_and(|length| *count >= length),
+            Self::Uuid => true,
+        }
+    }
+}
+
+fn push_literal(pieces: &mut Vec<Piece>, text: &str) -> Result<(), ShapeError> {
+    if text.contains('}') {
+        return Err(ShapeError::Brace);
+    }
+    if !text.is_empty() {
+        pieces.push(Piece::Literal(text.into()));
+    }
+    Ok(())
+}
+
+fn uuid_digits(text: &str) -> Option<String> {
+    if text.len() != UUID_FORM.len() {
+        return None;
+    }
+    let mut digits = String::new();
+    for (form, c) in UUID_FORM.chars().zip(text.chars()) {
+        match form {
+            'x' if c.is_ascii_hexdigit() => digits.push(c),
+            'x' => return None,
+            literal if literal == c => {}
+            _ => return None,
+        }
+    }
+    Some(digits)
+}
+
+fn letter(alphabet: &[u8], byte: u8) -> char {
+    // A slight bias is no matter: these characters distinguish, they keep no secret.
+    alphabet.get(usize::from(byte).checked_rem(alphabet.len()).unwrap_or(0)).copied().map_or('0', char::from)
+}
+
+/// As many characters as are asked for, all determined by key, shape, agent and credential.
+struct Stream<'a> {
+    minter: &'a Minter,
+    seed: [u8; 32],
+    counter: u32,
+    block: std::array::IntoIter<u8, 32>,
+}
+
+impl<'a> Stream<'a> {
+    fn new(minter: &'a Minter, shape: &Shape, agent: &AgentName, credential: &str) -> Self {
+        let seed = minter.mac(&[
+            b"keyferry placeholder v1",
+            agent.as_str().as_bytes(),
+            credential.as_bytes(),
+            shape.text.as_bytes(),
+        ]);
+        let mut block = [0u8; 32].into_iter();
+        block.by_ref().for_each(drop);
+        Self { minter, seed, counter: 0, block }
+    }
+
+    fn byte(&mut self) -> u8 {
+        if let Some(byte) = self.block.next() {
+            return byte;
+        }
+        let block = self.minter.mac(&[b"keyferry placeholder stream v1", &self.seed, &self.counter.to_be_bytes()]);
+        self.counter = self.counter.wrapping_add(1);
+        self.block = block.into_iter();
+        self.block.next().unwrap_or(0)
+    }
+
+    fn pick(&mut self, alphabet: &[u8]) -> char {
+        letter(alphabet, self.byte())
+    }
+
+    fn take(&mut self, alphabet: &[u8], length: usize) -> String {
+        (0..length).map(|_| self.pick(alphabet)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+    use regex::Regex;
+
+    use super::*;
+
+    fn minter(seed: u8) -> Minter {
+        Minter::new(&Arc::new(Secret::new(vec![seed; 32])))
+    }
+
+    fn agent(name: &str) -> AgentName {
+        AgentName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn has_the_form_that_the_providers_sdk_accepts() {
+        for (shape, form) in [
+            ("sk-ant-api03-{word:93}AA", r"^sk-ant-api03-keyferry-[\w-]{84}AA$"),
+            ("sk-proj-{word:74}T3BlbkFJ{word:74}", r"^sk-proj-keyferry-[\w-]{65}T3BlbkFJ[\w-]{74}$"),
+            ("ghp_{alnum:36}", r"^ghp_keyferry[A-Za-z0-9]{28}$"),
+            ("AIza{word:35}", r"^AIzakeyferry-[\w-]{26}$"),
+            ("{digit:10}:{word:35}", r"^[1-9][0-9]{9}:keyferry-[\w-]{26}$"),
+            ("xoxb-{digit:12}-{digit:13}-{alnum:24}", r"^xoxb-[0-9]{12}-[0-9]{13}-keyferry[A-Za-z0-9]{16}$"),
+            ("{hex:32}-us21", r"^[0-9a-f]{32}-us21$"),
+            ("fc-{hex:32}", r"^fc-[0-9a-f]{32}$"),
+            ("{uuid}", r"^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}$"),
+            ("AKIA{upper:24}", r"^AKIAKEYFERRY[A-Z2-7]{16}$"),
+        ] {
+            let shape = Shape::parse(shape).unwrap();
+            let text = minter(1).mint(&shape, &agent("coder"), "anthropic:work");
+            assert!(Regex::new(form).unwrap().is_match(&text), "{text} is not {form}");
+            assert!(minter(1).looks_like_ours(&text), "{text}");
+            assert!(!minter(2).looks_like_ours(&text), "another installation's {text}");
+        }
+        let text = minter(1).mint(&Shape::generic(), &agent("coder"), "pagerduty.token");
+        assert!(text.starts_with("kf-keyferry-") && text.len() == 43, "{text}");
+    }
+
+    #[test]
+    fn refuses_shapes_that_could_not_be_recognised() {
+        for (text, error) in [
+            ("sk-{alnum:20}", ShapeError::NoRoom),
+            ("{digit:100}", ShapeError::NoRoom),
+            ("plain", ShapeError::NoRoom),
+            ("sk-{alnum:30", ShapeError::Brace),
+            ("sk-}{alnum:30}", ShapeError::Brace),
+            ("sk-{alnum:0}", ShapeError::Slot("alnum:0".to_owned())),
+            ("sk-{latin:40}", ShapeError::Slot("latin:40".to_owned())),
+            ("sk-{alnum}", ShapeError::Slot("alnum".to_owned())),
+        ] {
+            assert_eq!(Shape::parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn is_found_inside_a_longer_text() {
+        let text = minter(1).mint(&Shape::parse("ghp_{alnum:36}").unwrap(), &agent("a"), "github:bot");
+        let body = format!("{{\"token\": \"keyferry {text}\"}}");
+        let range = minter(1).find(body.as_bytes()).unwrap();
+        assert_eq!(&body[range], &text[4..28]);
+        assert_eq!(minter(1).find(b"keyferry carries the keys, so that keyferry-agents need not"), None);
+    }
+
+    #[test]
+    fn debug_shows_nothing_of_the_key() {
+        assert_eq!(format!("{:?}", minter(1)), "Minter(..)");
+    }
+
+    fn shapes() -> impl Strategy<Value = Shape> {
+        prop_oneof![
+            Just("sk-ant-api03-{word:93}AA"),
+            Just("ghp_{alnum:36}"),
+            Just("{digit:10}:{word:35}"),
+            Just("sk_{hex:48}"),
+            Just("{uuid}"),
+            Just("{hex:32}.{alnum:16}"),
+            Just("k{upper:40}"),
+        ]
+        .prop_map(|text| Shape::parse(text).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn differs_for_every_agent_and_credential_and_stays_the_same(
+            shape in shapes(),
+            names in proptest::collection::hash_set(("[a-z]{1,6}", "[a-z]{1,6}:[a-z]{1,6}"), 1..40),
+        ) {
+            let minter = minter(7);
+            let mut seen = HashSet::new();
+            for (name, credential) in &names {
+                let text = minter.mint(&shape, &agent(name), credential);
+                prop_assert_eq!(&text, &minter.mint(&shape, &agent(name), credential));
+                prop_assert!(minter.looks_like_ours(&text));
+                prop_assert!(seen.insert(text));
+            }
+        }
+
+        #[test]
+        fn a_changed_mark_is_not_ours(shape in shapes(), at in 0usize..24, name in "[a-z]{1,8}") {
+            let minter = minter(7);
+            let text = minter.mint(&shape, &agent(&name), "p:c");
+            if let Some(range) = minter.find(text.as_bytes()) {
+                let mut bytes = text.clone().into_bytes();
+                let place = range.start + at;
+                prop_assume!(bytes[place] != b'-');
+                bytes[place] = if bytes[place] == b'x' { b'z' } else { b'x' };
+                prop_assert!(!minter.looks_like_ours(&String::from_utf8(bytes).unwrap()), "{}", text);
+            }
+        }
+
+        #[test]
+        fn other_texts_are_not_ours(text in "\\PC{0,200}", hex in "[0-9a-f]{0,80}") {
+            prop_assert!(!minter(7).looks_like_ours(&text));
+            prop_assert!(!minter(7).looks_like_ours(&hex));
+            let almost = format!("keyferry{hex}");
+            prop_assert!(!minter(7).looks_like_ours(&almost));
+        }
+    }
+}
