@@ -1,0 +1,288 @@
+//! A set of secrets, compiled for searching.
+//!
+//! Invariant: an occurrence is covered as a whole or not at all, and overlapping occurrences are covered as one.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use memchr::memmem;
+
+use super::anchor::{self, Finder, Site};
+use super::{SHORTEST_SECRET, WINDOW, forms};
+use crate::secret::Secret;
+
+/// One secret to look for.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// The value. Shorter than [`SHORTEST_SECRET`] bytes: not looked for.
+    pub secret: Arc<Secret>,
+    /// What stands in the place of the raw value: the agent's placeholder.
+    pub replacement: String,
+}
+
+/// The compiled form of a set of [`Item`]s, to be made once per set and shared.
+pub struct Patterns {
+    items: Vec<Entry>,
+    forms: Vec<Form>,
+    finder: Finder,
+    /// Forms by their first byte.
+    by_first: Vec<Vec<usize>>,
+    /// Which bytes occur in any pattern.
+    alphabet: [bool; 256],
+    longest: usize,
+}
+
+struct Entry {
+    secret: Arc<Secret>,
+    replacement: Bytes,
+}
+
+impl Entry {
+    /// Whether any [`WINDOW`] bytes of the secret count, and not only all of it.
+    fn has_windows(&self) -> bool {
+        self.secret.len() > WINDOW
+    }
+}
+
+struct Form {
+    bytes: forms::Form,
+    /// The item whose raw value this is.
+    raw_of: Option<usize>,
+}
+
+/// A part of the text that is covered, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// The item whose raw value this is, no more and no less.
+    pub(super) whole: Option<usize>,
+}
+
+/// What takes the place of an encoded value or of a part of a raw one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// `*`, as many as there were bytes: toward agents, so that lengths inside of other formats stay right.
+    SameLength,
+    /// [`super::redact::MASK`]: in our own sinks.
+    Mask,
+}
+
+impl Patterns {
+    /// Compiles `items`. The first of several with the same value wins.
+    #[must_use]
+    pub fn new(items: &[Item]) -> Arc<Self> {
+        let mut entries: Vec<Entry> = Vec::with_capacity(items.len());
+        let mut forms: Vec<Form> = Vec::new();
+        let mut anchors = anchor::Builder::default();
+        for item in items {
+            let known = |entry: &Entry| entry.secret.matches(item.secret.expose());
+            if item.secret.len() < SHORTEST_SECRET || entries.iter().any(known) {
+                continue;
+            }
+            let raw_of = Some(entries.len());
+            forms.push(Form { bytes: item.secret.expose().to_vec().into(), raw_of });
+            forms.extend(forms::encoded(item.secret.expose()).into_iter().map(|bytes| Form { bytes, raw_of: None }));
+            entries.push(Entry { secret: item.secret.clone(), replacement: item.replacement.clone().into() });
+        }
+        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.has_windows()) {
+            anchors.pieces(index, entry.secret.expose());
+        }
+        let mut by_first = vec![Vec::new(); 256];
+        let mut alphabet = [false; 256];
+        for (index, form) in forms.iter().enumerate() {
+            if !form.raw_of.and_then(|item| entries.get(item)).is_some_and(Entry::has_windows) {
+                anchors.form(index, &form.bytes);
+            }
+            if let Some(list) = form.bytes.first().and_then(|first| by_first.get_mut(usize::from(*first))) {
+                list.push(index);
+            }
+            for byte in form.bytes.iter() {
+                if let Some(seen) = alphabet.get_mut(usize::from(*byte)) {
+                    *seen = true;
+                }
+            }
+        }
+        let longest = forms.iter().map(|form| form.bytes.len()).max().unwrap_or(0);
+        Arc::new(Self { items: entries, forms, finder: anchors.build(), by_first, alphabet, longest })
+    }
+
+    /// Nothing to look for.
+    #[must_use]
+    pub fn none() -> Arc<Self> {
+        Self::new(&[])
+    }
+
+    /// Whether there is nothing to look for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The length in bytes of the longest pattern: less than twice this is ever held back.
+    #[must_use]
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// Covers what is found in a text that is there as a whole. `None` when nothing was found.
+    #[must_use]
+    pub fn scrub(&self, text: &[u8]) -> Option<(Bytes, u64)> {
+        self.cover(text, Fill::SameLength)
+    }
+
+    pub(super) fn cover(&self, text: &[u8], fill: Fill) -> Option<(Bytes, u64)> {
+        let mut spans = Vec::new();
+        self.find(text, &mut spans);
+        if spans.is_empty() {
+            return None;
+        }
+        let mut out = BytesMut::with_capacity(text.len());
+        self.write(text, 0..text.len(), &spans, fill, &mut out);
+        Some((out.freeze(), u64::try_from(spans.len()).unwrap_or(u64::MAX)))
+    }
+
+    /// Appends the occurrences in `text` to `spans` and leaves the list sorted and free of overlaps.
+    pub(super) fn find(&self, text: &[u8], spans: &mut Vec<Span>) {
+        // A run is met once for each of its anchors; the last one found is remembered so that each is measured once.
+        let mut measured: Option<(usize, usize, usize, usize)> = None;
+        self.finder.each(text, |start, sites| {
+            for site in sites {
+                match *site {
+                    Site::Form { form, offset } => spans.extend(self.form_at(text, start, form, offset)),
+                    Site::Piece { item, offset } => {
+                        // Two places lie on one diagonal when text and secret are equally far apart.
+                        let again = measured.is_some_and(|(seen, at, shift, end)| {
+                            seen == item && start < end && start.checked_sub(at) == offset.checked_sub(shift)
+                        });
+                        if !again && let Some(span) = self.run_at(text, start, item, offset) {
+                            measured = Some((item, start, offset, span.end));
+                            spans.push(span);
+                        }
+                    }
+                }
+            }
+        });
+        merge(spans);
+    }
+
+    fn form_at(&self, text: &[u8], anchor: usize, form: usize, offset: usize) -> Option<Span> {
+        let form = self.forms.get(form)?;
+        let start = anchor.checked_sub(offset)?;
+        let end = start.checked_add(form.bytes.len())?;
+        (text.get(start..end)? == form.bytes.as_slice()).then_some(Span { start, end, whole: form.raw_of })
+    }
+
+    /// The longest run around an anchor that is equal in the text and in the secret, if it is long enough to count.
+    fn run_at(&self, text: &[u8], anchor: usize, item: usize, offset: usize) -> Option<Span> {
+        let secret = self.items.get(item)?.secret.expose();
+        let before = text.get(..anchor)?.iter().rev().zip(secret.get(..offset)?.iter().rev());
+        let left = before.take_while(|(a, b)| a == b).count();
+        let after = text.get(anchor..)?.iter().zip(secret.get(offset..)?);
+        let right = after.take_while(|(a, b)| a == b).count();
+        let len = left.saturating_add(right);
+        let span = Span {
+            start: anchor.saturating_sub(left),
+            end: anchor.saturating_add(right),
+            whole: (len == secret.len()).then_some(item),
+        };
+        (len >= WINDOW).then_some(span)
+    }
+
+    /// Where the longest end of `text` begins that some pattern begins with, without being complete.
+    pub(super) fn live_from(&self, text: &[u8]) -> usize {
+        let limit = self.longest.saturating_sub(1);
+        let known = |byte: &&u8| self.alphabet.get(usize::from(**byte)).copied().unwrap_or(false);
+        let tail = text.iter().rev().take(limit).take_while(known).count();
+        if tail == 0 {
+            return text.len();
+        }
+        let first = text.len().saturating_sub(tail);
+        let begins_a_form = |start: &usize| {
+            let rest = text.get(*start..).unwrap_or_default();
+            let forms = rest.first().and_then(|byte| self.by_first.get(usize::from(*byte)));
+            forms.is_some_and(|forms| {
+                forms
+                    .iter()
+                    .filter_map(|form| self.forms.get(*form))
+                    .any(|form| form.bytes.len() > rest.len() && form.bytes.starts_with(rest))
+            })
+        };
+        let by_form = (first..text.len()).find(begins_a_form).unwrap_or(text.len());
+        let windows = self.items.iter().filter(|item| item.has_windows());
+        let by_window = windows.map(|item| live_window(text, item.secret.expose())).min().unwrap_or(text.len());
+        by_form.min(by_window)
+    }
+
+    /// Writes `range` of `text` with `spans` covered. A span that reaches beyond the range is covered up to its end.
+    pub(super) fn write(&self, text: &[u8], range: Range<usize>, spans: &[Span], fill: Fill, out: &mut BytesMut) {
+        let mut from = range.start;
+        for span in spans {
+            let (start, end) = (span.start.max(from), span.end.min(range.end));
+            if start >= end {
+                continue;
+            }
+            out.put_slice(text.get(from..start).unwrap_or_default());
+            match (span.whole.and_then(|item| self.items.get(item)), fill) {
+                (Some(item), _) => out.put_slice(&item.replacement),
+                (None, Fill::SameLength) => out.put_bytes(b'*', end.saturating_sub(start)),
+                (None, Fill::Mask) => out.put_slice(super::redact::MASK.as_bytes()),
+            }
+            from = end;
+        }
+        out.put_slice(text.get(from..range.end).unwrap_or_default());
+    }
+
+    /// Whether a field name holds a secret. Names are compared without regard to case, as HTTP does.
+    pub(super) fn in_name(&self, name: &[u8]) -> bool {
+        let holds = |part: &[u8]| {
+            name.len() >= part.len() && name.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
+        };
+        self.forms.iter().any(|form| holds(&form.bytes))
+            || name.len() >= WINDOW
+                && self.items.iter().any(|item| item.has_windows() && item.secret.expose().windows(WINDOW).any(holds))
+    }
+}
+
+impl fmt::Debug for Patterns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Patterns({} secrets, {} forms)", self.items.len(), self.forms.len())
+    }
+}
+
+/// Where the longest end of `text` begins that could grow into a window of `secret`.
+fn live_window(text: &[u8], secret: &[u8]) -> usize {
+    let mut live = text.len();
+    for len in 1..WINDOW {
+        let Some(start) = text.len().checked_sub(len) else { break };
+        let rest = text.get(start..).unwrap_or_default();
+        // What a longer end needs is that this one occurs at all; what makes this one live is that a whole window
+        // follows from where it begins.
+        let Some(at) = memmem::find(secret, rest) else { break };
+        if at.saturating_add(WINDOW) <= secret.len() {
+            live = start;
+        }
+    }
+    live
+}
+
+/// Sorts the spans and joins those that share a byte.
+pub(super) fn merge(spans: &mut Vec<Span>) {
+    if spans.len() < 2 {
+        return;
+    }
+    // The first of a group then decides whether the group is one whole value.
+    spans.sort_unstable_by_key(|span| (span.start, std::cmp::Reverse(span.end), span.whole.is_none(), span.whole));
+    spans.dedup_by(|next, group| {
+        if next.start >= group.end {
+            return false;
+        }
+        if next.end > group.end {
+            group.end = next.end;
+            group.whole = None;
+        }
+        true
+    });
+}

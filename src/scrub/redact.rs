@@ -1,0 +1,196 @@
+//! What our own sinks show in the place of a secret.
+//!
+//! Invariant: neither a known value in any listed encoding nor a token of a known shape passes.
+
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use arc_swap::ArcSwap;
+
+use super::patterns::{Fill, Item, Patterns};
+use crate::secret::Secret;
+
+/// Stands for a secret, behind the public prefix of its kind where it has one.
+pub(super) const MASK: &str = "***...***";
+
+/// Masks secrets in text that we write: logs, errors, metrics, terminal.
+#[derive(Debug)]
+pub struct Redactor {
+    known: ArcSwap<Patterns>,
+}
+
+impl Default for Redactor {
+    fn default() -> Self {
+        Self { known: ArcSwap::new(Patterns::none()) }
+    }
+}
+
+impl Redactor {
+    /// Knows token shapes only.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Replaces the set of known values.
+    pub fn know(&self, secrets: &[Arc<Secret>]) {
+        let item = |secret: &Arc<Secret>| Item {
+            secret: secret.clone(),
+            replacement: format!("{}{MASK}", public_prefix(secret.expose())),
+        };
+        self.known.store(Patterns::new(&secrets.iter().map(item).collect::<Vec<_>>()));
+    }
+
+    /// The text with every known value and every token of a known shape masked; borrowed when there is none.
+    #[must_use]
+    pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.known.load().cover(text.as_bytes(), Fill::Mask) {
+            None => mask_shapes(text).map_or(Cow::Borrowed(text), Cow::Owned),
+            Some((covered, _)) => {
+                // A value may end inside a character of its surroundings only if it is no text itself.
+                let covered = String::from_utf8_lossy(&covered).into_owned();
+                Cow::Owned(mask_shapes(&covered).unwrap_or(covered))
+            }
+        }
+    }
+}
+
+/// How a kind of token begins, and how it goes on.
+struct Shape {
+    prefix: &'static str,
+    /// How many more characters make it a token and not a word.
+    least: usize,
+    rest: Rest,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Letters, digits, `_`, `-` and `.`.
+    Token,
+    /// `<digits>:<35 characters>`, the colon possibly escaped.
+    Telegram,
+    /// What RFC 7235 section 2.1 calls token68.
+    Credentials,
+}
+
+const fn token(prefix: &'static str, least: usize) -> Shape {
+    Shape { prefix, least, rest: Rest::Token }
+}
+
+const fn credentials(prefix: &'static str) -> Shape {
+    Shape { prefix, least: 8, rest: Rest::Credentials }
+}
+
+const SHAPES: &[Shape] = &[
+    token("sk-ant-", 16),
+    token("sk-or-", 16),
+    token("sk-proj-", 16),
+    token("sk-", 20),
+    token("sk_live_", 16),
+    token("sk_test_", 16),
+    token("rk_live_", 16),
+    token("ghp_", 20),
+    token("gho_", 20),
+    token("ghu_", 20),
+    token("ghs_", 20),
+    token("ghr_", 20),
+    token("github_pat_", 20),
+    token("glpat-", 16),
+    token("xoxa-", 10),
+    token("xoxb-", 10),
+    token("xoxc-", 10),
+    token("xoxd-", 10),
+    token("xoxe-", 10),
+    token("xoxe.xoxp-", 10),
+    token("xoxo-", 10),
+    token("xoxp-", 10),
+    token("xoxr-", 10),
+    token("xoxs-", 10),
+    token("xapp-", 10),
+    token("AIza", 30),
+    token("ya29.", 20),
+    token("kfa_", 16),
+    token("gsk_", 20),
+    token("xai-", 20),
+    token("hf_", 20),
+    token("r8_", 20),
+    token("npm_", 20),
+    token("pypi-", 40),
+    token("SG.", 40),
+    token("eyJ", 40),
+    Shape { prefix: "/bot", least: 35, rest: Rest::Telegram },
+    credentials("Bearer "),
+    credentials("bearer "),
+    credentials("Bearer%20"),
+    credentials("Basic "),
+    credentials("basic "),
+];
+
+static PREFIXES: LazyLock<Option<AhoCorasick>> = LazyLock::new(|| {
+    AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(SHAPES.iter().map(|shape| shape.prefix)).ok()
+});
+
+fn public_prefix(secret: &[u8]) -> &'static str {
+    let tokens = SHAPES.iter().filter(|shape| shape.rest == Rest::Token && secret.starts_with(shape.prefix.as_bytes()));
+    tokens.map(|shape| shape.prefix).max_by_key(|prefix| prefix.len()).unwrap_or_default()
+}
+
+fn mask_shapes(text: &str) -> Option<String> {
+    let prefixes = PREFIXES.as_ref()?;
+    let mut out: Option<String> = None;
+    let (mut copied, mut from) = (0usize, 0usize);
+    while let Some(found) = prefixes.find(aho_corasick::Input::new(text).span(from..text.len())) {
+        from = found.end();
+        let Some(shape) = SHAPES.get(found.pattern().as_usize()) else { continue };
+        let before = found.start().checked_sub(1).and_then(|at| text.as_bytes().get(at));
+        // `task-...` is a word, not a key. A path's slash, and a scheme's name after anything, need no such look.
+        if shape.rest == Rest::Token && before.is_some_and(u8::is_ascii_alphanumeric) {
+            from = found.start().saturating_add(1);
+            continue;
+        }
+        let rest = text.get(found.end()..).unwrap_or_default();
+        let len = token_length(shape, rest);
+        if len == 0 {
+            continue;
+        }
+        let kept = if shape.rest == Rest::Credentials { public_prefix(rest.as_bytes()) } else { "" };
+        let out = out.get_or_insert_with(|| String::with_capacity(text.len()));
+        out.push_str(text.get(copied..found.end()).unwrap_or_default());
+        out.push_str(kept);
+        out.push_str(MASK);
+        copied = found.end().saturating_add(len);
+        from = copied;
+    }
+    if let Some(out) = &mut out {
+        out.push_str(text.get(copied..).unwrap_or_default());
+    }
+    out
+}
+
+/// How many bytes of `rest` belong to the token; zero when it is none.
+fn token_length(shape: &Shape, rest: &str) -> usize {
+    let run = |text: &str, allowed: fn(u8) -> bool| text.bytes().take_while(|byte| allowed(*byte)).count();
+    let word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    match shape.rest {
+        Rest::Token => {
+            let len = run(rest, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
+            if len >= shape.least { len } else { 0 }
+        }
+        Rest::Credentials => {
+            let len = run(rest, |byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte));
+            if len >= shape.least { len } else { 0 }
+        }
+        Rest::Telegram => {
+            let digits = run(rest, |byte| byte.is_ascii_digit());
+            let after = rest.get(digits..).unwrap_or_default();
+            let colon = [":", "%3A", "%3a"].iter().find(|colon| after.starts_with(**colon)).map_or(0, |c| c.len());
+            let len = run(after.get(colon..).unwrap_or_default(), word);
+            if digits > 0 && colon > 0 && len >= shape.least {
+                digits.saturating_add(colon).saturating_add(len)
+            } else {
+                0
+            }
+        }
+    }
+}
