@@ -1,0 +1,260 @@
+//! What of a request goes on.
+//!
+//! [`strip`] empties every slot that a credential could stand in, whatever the client put there (PX-20, PX-21,
+//! PX-22), and remembers which one the client used.
+//!
+//! Invariant: what [`strip`] leaves of a request that a credential is to come into holds no credential.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Version};
+
+use super::kind::{Provider, Slots};
+use super::scheme::{Head, PathSlot, Template, remove_query};
+use crate::code::Code;
+use crate::message::field::{FieldError, strip_forwarding, strip_hop_by_hop};
+use crate::policy::Permit;
+
+/// Why a request was refused before any credential was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StripError {
+    /// The `Connection` field is malformed or nominates framing.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    /// A name that some servers read as the name of a credential's slot: `X_Api_Key`.
+    #[error("the field name '{0}' can be taken for a credential's")]
+    LookAlike(HeaderName),
+    /// No path.
+    #[error("the target has no path")]
+    Target,
+}
+
+impl StripError {
+    /// What the agent is told.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        Code::BadRequest
+    }
+}
+
+/// A request without anything that could be, or compete with, a credential.
+#[derive(Clone)]
+pub struct Stripped {
+    pub(super) method: Method,
+    pub(super) version: Version,
+    pub(super) head: Head,
+    pub(super) used: Arc<[Used]>,
+}
+
+/// A way that the client used: which kind, which of its placements, which of its ways.
+pub(super) type Used = (usize, usize, usize);
+
+impl Stripped {
+    /// Path without query, with the credential's slot in the path left blank: fit for a log.
+    #[must_use]
+    pub fn shown_path(&self) -> String {
+        self.head.path.shown()
+    }
+
+    /// The fields that go on.
+    #[must_use]
+    pub fn fields(&self) -> &HeaderMap {
+        &self.head.fields
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+}
+
+/// Shows names, and no value.
+impl fmt::Debug for Stripped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stripped")
+            .field("method", &self.method)
+            .field("path", &self.head.path)
+            .field("fields", &self.head.fields.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Takes out of a request what must not go on: connection-level and forwarding fields always; where a credential of
+/// `provider` is to come in, every slot of it, of whichever kind, and every field that is known to hold one.
+///
+/// # Errors
+/// [`StripError`] when a field makes the request ambiguous.
+pub fn strip(parts: Parts, permit: &Permit, provider: Option<&Provider>) -> Result<Stripped, StripError> {
+    strip_for(parts, provider, permit.scrub())
+}
+
+/// What the client put where its key would stand, without scheme words and decoded: its placeholder, or its token
+/// on the base-URL listener. The text may be a real key, so it is compared and never shown.
+#[must_use]
+pub fn presented(parts: &Parts, provider: &Provider) -> Option<String> {
+    let head = head(parts.clone(), &provider.slots.paths)?;
+    let ways = provider.kinds.iter().flat_map(|kind| &kind.placements).flat_map(|place| &place.ways);
+    let slotted = ways.flat_map(|way| &way.0).find_map(|carrier| carrier.read(&head));
+    slotted.or_else(|| subprotocol(&head.fields, &provider.slots)).or_else(|| anywhere(&head.fields))
+}
+
+/// Asks an upstream for a response that can be searched for secrets as it passes: not compressed, and whole.
+fn ask_for_readable(fields: &mut HeaderMap) {
+    fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    // EX-08: a secret that comes in pieces, a few bytes per request, is in none of them.
+    fields.remove(header::RANGE);
+    fields.remove(header::IF_RANGE);
+    // RFC 7692: compressed frames cannot be searched.
+    fields.remove(header::SEC_WEBSOCKET_EXTENSIONS);
+    // RFC 3229: a delta against an earlier response.
+    fields.remove("a-im");
+}
+
+/// Fields that hold credentials at one service or another. All are emptied before one is filled (PX-21).
+pub(super) fn known_fields() -> impl Iterator<Item = HeaderName> {
+    KNOWN.into_iter().map(HeaderName::from_static)
+}
+
+const KNOWN: [&str; 18] = [
+    "authorization",
+    "cookie",
+    "cookie2",
+    "api-key",
+    "apikey",
+    "x-api-key",
+    "x-apikey",
+    "x-api-token",
+    "x-access-token",
+    "x-auth-key",
+    "x-auth-token",
+    "x-token",
+    "x-goog-api-key",
+    "x-goog-iam-authorization-token",
+    "x-amz-security-token",
+    "private-token",
+    "job-token",
+    "x-vault-token",
+];
+
+/// Whether a field routes or frames a message or ends at a proxy, so that no credential can stand in it.
+pub(super) fn is_reserved(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    FRAMING.contains(&text)
+        || text.starts_with("proxy-")
+        || text.starts_with("x-forwarded-")
+        || text.starts_with("sec-websocket-")
+        || matches!(text, "connection" | "keep-alive" | "te" | "trailer" | "upgrade" | "expect" | "via" | "forwarded")
+}
+
+const FRAMING: [&str; 3] = ["host", "content-length", "transfer-encoding"];
+
+fn strip_for(parts: Parts, provider: Option<&Provider>, scrub: bool) -> Result<Stripped, StripError> {
+    let no_slots = Slots::default();
+    let slots = provider.map_or(&no_slots, |provider| &provider.slots);
+    let (method, version) = (parts.method.clone(), parts.version);
+    let mut head = head(parts, &slots.paths).ok_or(StripError::Target)?;
+    refuse_look_alikes(&head.fields, slots)?;
+    strip_hop_by_hop(&mut head.fields)?;
+    let used = provider.map(|provider| used(provider, &head)).unwrap_or_default();
+    strip_forwarding(&mut head.fields);
+    for name in &slots.fields {
+        head.fields.remove(name);
+    }
+    strip_subprotocols(&mut head.fields, slots);
+    if provider.is_some() && scrub {
+        ask_for_readable(&mut head.fields);
+    }
+    head.query = head.query.and_then(|query| remove_query(&query, &slots.queries));
+    Ok(Stripped { method, version, head, used: used.into() })
+}
+
+fn head(parts: Parts, templates: &[Template]) -> Option<Head> {
+    let path = Some(parts.uri.path()).filter(|path| path.starts_with('/'))?;
+    let path = PathSlot::find(path, templates);
+    let query = parts.uri.query().map(str::to_owned);
+    Some(Head { fields: parts.headers, path, query })
+}
+
+fn used(provider: &Provider, head: &Head) -> Vec<Used> {
+    let mut used = Vec::new();
+    for (kind_at, kind) in provider.kinds.iter().enumerate() {
+        for (place_at, place) in kind.placements.iter().enumerate() {
+            for (way_at, way) in place.ways.iter().enumerate() {
+                if way.0.iter().any(|carrier| carrier.read(head).is_some()) {
+                    used.push((kind_at, place_at, way_at));
+                }
+            }
+        }
+    }
+    used
+}
+
+/// PX-18: a CGI-like server reads `X_Api_Key` and `X-Api-Key` as the same variable, so the one would overrule the
+/// other.
+fn refuse_look_alikes(fields: &HeaderMap, slots: &Slots) -> Result<(), StripError> {
+    for name in fields.keys() {
+        let odd = |b: u8| !b.is_ascii_alphanumeric() && b != b'-';
+        let text = name.as_str();
+        if !text.bytes().any(odd) && !text.ends_with('-') && !text.starts_with('-') {
+            continue;
+        }
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let read: String = text.chars().map(plain).collect();
+        let read = read.trim_matches('-');
+        let is_slot = HeaderName::from_bytes(read.as_bytes()).is_ok_and(|read| slots.fields.contains(&read));
+        if is_slot || FRAMING.contains(&read) {
+            return Err(StripError::LookAlike(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the elements out of `Sec-WebSocket-Protocol` that hold a key, as browsers send it.
+fn strip_subprotocols(fields: &mut HeaderMap, slots: &Slots) {
+    if slots.protocols.is_empty() {
+        return;
+    }
+    let holds_key = |element: &str| slots.protocols.iter().any(|prefix| element.starts_with(&**prefix));
+    let kept: Vec<String> = elements(fields, &header::SEC_WEBSOCKET_PROTOCOL).filter(|e| !holds_key(e)).collect();
+    replace_list(fields, &header::SEC_WEBSOCKET_PROTOCOL, &kept);
+}
+
+fn subprotocol(fields: &HeaderMap, slots: &Slots) -> Option<String> {
+    elements(fields, &header::SEC_WEBSOCKET_PROTOCOL).find_map(|element| {
+        slots.protocols.iter().find_map(|prefix| element.strip_prefix(&**prefix).map(str::to_owned))
+    })
+}
+
+/// A key in a field that the provider itself does not use: clients that were only told another base URL send
+/// whatever their own provider takes.
+fn anywhere(fields: &HeaderMap) -> Option<String> {
+    let value = |name: &str| fields.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let authorization = value("authorization").and_then(|text| match text.split_once(' ') {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("basic") => super::scheme::basic_secret(text),
+        Some((_, rest)) => Some(rest.trim().to_owned()),
+        None => Some(text.to_owned()),
+    });
+    let plain = ["x-api-key", "api-key", "x-goog-api-key"].into_iter().find_map(value).map(str::to_owned);
+    authorization.or(plain).filter(|text| !text.is_empty())
+}
+
+/// RFC 9110 section 5.6.1: a list may be spread over several lines of the same name.
+pub(super) fn elements<'f>(fields: &'f HeaderMap, name: &HeaderName) -> impl Iterator<Item = String> + 'f {
+    let texts = fields.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(',')).map(|e| e.trim().to_owned()).filter(|e| !e.is_empty())
+}
+
+pub(super) fn replace_list(fields: &mut HeaderMap, name: &HeaderName, list: &[String]) {
+    match HeaderValue::from_str(&list.join(",")) {
+        Ok(value) if !list.is_empty() => {
+            fields.insert(name.clone(), value);
+        }
+        _ => {
+            fields.remove(name);
+        }
+    }
+}
