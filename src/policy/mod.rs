@@ -106,7 +106,8 @@ impl Policy {
     /// Decides a CONNECT, where method and path are not known yet.
     #[must_use]
     pub fn connect(&self, agent: &AgentName, origin: &Origin) -> TunnelDecision {
-        for (route, rule) in self.compiled.routes_for(agent, origin) {
+        if let Some((route, rule)) = self.compiled.routes_for(agent, origin).next() {
+            // Whether it matches shows inside; what comes after it is judged there too.
             if route.looks_inside() {
                 return intercept(origin, rule);
             }

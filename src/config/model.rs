@@ -1,0 +1,412 @@
+//! The configuration as values.
+//!
+//! Invariant: a [`Config`] that came from a file has been checked; where something stands in the file is carried along
+//! and makes no difference to equality.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Method;
+use ipnet::IpNet;
+
+use super::fault::Fault;
+use crate::id::{AgentName, ProviderId, ShortName};
+use crate::message::origin::Host;
+use crate::message::pattern::HostPattern;
+use crate::policy::{Allowance, Fallback, Mark, Route, Scrub};
+
+/// Everything that `keyferry.yaml` can say.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    /// Where agents and operators connect.
+    pub listen: Listen,
+    /// Where secrets are kept.
+    pub vault: VaultConfig,
+    /// How providers are reached.
+    pub upstream: Upstream,
+    /// The user's own providers, in the order of the file.
+    pub providers: Vec<ProviderDraft>,
+    /// How each provider's profiles take turns.
+    pub pools: BTreeMap<ProviderId, PoolConfig>,
+    /// What is known of each agent.
+    pub agents: BTreeMap<AgentName, AgentConfig>,
+    /// First match wins.
+    pub routes: Vec<Route>,
+    /// What becomes of everything else; unset, `run` tunnels and `serve` refuses.
+    pub default: Option<Fallback>,
+    /// Where `default` is written.
+    pub default_at: Mark,
+    /// Whether responses are searched for secrets.
+    pub scrub: Scrub,
+    /// The access log.
+    pub log: LogConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
+    /// What is allowed and still worth saying.
+    pub warnings: Warnings,
+}
+
+/// What is allowed and still worth saying. Like a [`Mark`], it makes no difference to equality.
+#[derive(Debug, Clone, Default)]
+pub struct Warnings(pub Vec<Fault>);
+
+impl PartialEq for Warnings {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// `listen`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// CONNECT and absolute-form.
+    pub proxy: Listener,
+    /// The same behind TLS.
+    pub proxy_tls: Option<Listener>,
+    /// `/<provider>/...` for clients that ignore a proxy.
+    pub base_url: Listener,
+    /// Redirected connections.
+    pub transparent: Option<Listener>,
+    /// CONNECT over a Unix socket, relative to the home.
+    pub unix: Option<PathBuf>,
+    /// Health, metrics, admin API.
+    pub admin: Listener,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            proxy: Listener::loopback(7878),
+            proxy_tls: None,
+            base_url: Listener::loopback(7879),
+            transparent: None,
+            unix: None,
+            admin: Listener::loopback(7880),
+        }
+    }
+}
+
+/// One address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where; port 0 is any free one.
+    pub addr: SocketAddr,
+    /// Who everybody is that connects there, where they need not say so.
+    pub agent: Option<AgentName>,
+    /// Where it is written.
+    pub at: Mark,
+}
+
+impl Listener {
+    fn loopback(port: u16) -> Self {
+        Self { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), agent: None, at: Mark::default() }
+    }
+}
+
+/// `vault`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VaultConfig {
+    /// The store.
+    pub url: VaultUrl,
+    /// Where the master key comes from.
+    pub master_key: MasterKey,
+}
+
+impl Default for VaultConfig {
+    fn default() -> Self {
+        Self { url: VaultUrl::Sqlite("vault.db".into()), master_key: MasterKey::File("master.key".into()) }
+    }
+}
+
+/// `vault.url`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VaultUrl {
+    /// A file, relative to the home.
+    Sqlite(PathBuf),
+    /// A server, shared by several instances.
+    Postgres(String),
+}
+
+/// `vault.master_key`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MasterKey {
+    /// A file, relative to the home.
+    File(PathBuf),
+    /// An environment variable of our own process.
+    Env(String),
+    /// Derived from what a person types.
+    Passphrase,
+    /// The session's keyring.
+    Keyring,
+    /// What a command prints.
+    Command(String),
+    /// A credential that systemd hands over, by its name.
+    Credential(String),
+}
+
+/// `upstream`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Upstream {
+    /// Certificates trusted beside the system's, relative to the home.
+    pub extra_roots: Vec<PathBuf>,
+    /// The operator's own address for a host and port.
+    pub resolve: BTreeMap<(Host, u16), SocketAddr>,
+    /// Networks that the address guard lets through.
+    pub allow_networks: Vec<IpNet>,
+    /// Another proxy on the way out.
+    pub proxy: Option<String>,
+    /// How long is waited for what.
+    pub timeouts: Timeouts,
+}
+
+/// `upstream.timeouts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection with its TLS handshake.
+    pub connect: Duration,
+    /// From the end of a request to the head of its response.
+    pub response: Duration,
+    /// Between two pieces of a body, and for an idle connection.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), response: Duration::from_secs(600), idle: Duration::from_secs(300) }
+    }
+}
+
+/// One entry of `providers`, as it stands there. What is `None` is not written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ProviderDraft {
+    /// Its key.
+    pub name: ProviderId,
+    /// Its hosts.
+    pub hosts: Option<Vec<HostPattern>>,
+    /// Where its credential goes; all of them together.
+    pub inject: Option<Vec<Inject>>,
+    /// The conventional variable.
+    pub env: Option<String>,
+    /// A cheap call that tells whether a credential works.
+    pub test: Option<TestCall>,
+    /// Where it is written, and where its fields are.
+    pub at: DraftPlaces,
+}
+
+/// Lines and columns of a provider's fields, for faults that are found later. They make no difference to equality.
+#[derive(Debug, Clone, Default)]
+pub struct DraftPlaces(pub(super) Vec<(String, u32, u32)>);
+
+impl PartialEq for DraftPlaces {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// One place where a credential goes. Texts are templates: `{secret}`, or another `{field}` of the credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inject {
+    /// A header field.
+    Header {
+        /// The field's name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// A parameter of the query.
+    Query {
+        /// The parameter's name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// The beginning of the path.
+    Path(String),
+    /// Basic authentication.
+    Basic {
+        /// Before the colon.
+        user: String,
+        /// After the colon.
+        password: String,
+    },
+    /// A cookie.
+    Cookie {
+        /// The cookie's name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+}
+
+/// `providers.*.test`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestCall {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+}
+
+/// One entry of `pools`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PoolConfig {
+    /// Profiles in their order; those that are not named come after.
+    pub order: Vec<ShortName>,
+    /// Which profile next.
+    pub strategy: Strategy,
+    /// How long a profile rests.
+    pub cooldown: Cooldown,
+    /// Where to go when every profile rests.
+    pub fallback: Vec<FallbackTarget>,
+    /// What becomes of a real credential that an agent sends itself.
+    pub foreign: Foreign,
+}
+
+/// `pools.*.strategy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Strategy {
+    /// Stay with a profile while it works.
+    #[default]
+    Sticky,
+    /// Always the first that is ready.
+    Priority,
+    /// Each in turn.
+    RoundRobin,
+    /// The one that was used least.
+    LeastUsed,
+}
+
+/// `pools.*.cooldown`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Cooldown {
+    /// 1m 5m 25m 1h; billing 5h to 24h.
+    #[default]
+    Argentos,
+    /// These, the last one from then on.
+    Ladder(Vec<Duration>),
+}
+
+/// One entry of `pools.*.fallback`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FallbackTarget {
+    /// Where to go.
+    pub provider: ProviderId,
+    /// Model names there, by the names here.
+    pub models: BTreeMap<String, String>,
+}
+
+/// `pools.*.foreign`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Foreign {
+    /// Ours takes its place.
+    #[default]
+    Replace,
+    /// It is left as it is.
+    Pass,
+    /// The request is refused.
+    Refuse,
+}
+
+/// One entry of `agents`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AgentConfig {
+    /// What it may use; unset, what its scope holds.
+    pub allow: Option<Vec<Allowance>>,
+    /// How much of it.
+    pub limits: Limits,
+    /// Plain defaults for its process.
+    pub env: BTreeMap<String, String>,
+}
+
+/// `agents.*.limits`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Exchanges.
+    pub requests: Option<Rate>,
+    /// Exchanges at a time.
+    pub concurrency: Option<u32>,
+    /// Tokens of a model.
+    pub tokens: Option<Rate>,
+}
+
+/// So many in so long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u64,
+    /// In how long.
+    pub per: Period,
+}
+
+/// What a [`Rate`] is counted over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    /// A second.
+    Second,
+    /// A minute.
+    Minute,
+    /// An hour.
+    Hour,
+    /// A day in UTC.
+    Day,
+}
+
+/// `log`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogConfig {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// The access log, relative to the home.
+    pub access: PathBuf,
+    /// What of our own doings is told.
+    pub level: Level,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { format: LogFormat::Json, access: "logs/access.jsonl".into(), level: Level::Info }
+    }
+}
+
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// One object in a line.
+    #[default]
+    Json,
+}
+
+/// `log.level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Level {
+    /// Failures.
+    Error,
+    /// And what may become one.
+    Warn,
+    /// And what changes.
+    #[default]
+    Info,
+    /// And what happens.
+    Debug,
+    /// And every step.
+    Trace,
+}
+
+/// `audit`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AuditConfig {
+    /// When a line counts as written.
+    pub durability: Durability,
+}
+
+/// `audit.durability`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// When the operating system has it.
+    #[default]
+    Written,
+    /// When the disk has it.
+    Synced,
+}

@@ -1,0 +1,60 @@
+//! From the tree of the file to checked values, one file for each part of the grammar.
+//!
+//! Invariant: reading never stops at a fault, and never invents a value that was not written.
+
+mod access;
+mod listen;
+mod pool;
+mod provider;
+mod storage;
+mod upstream;
+
+use super::fault::Report;
+use super::field::Field;
+use super::model::Config;
+use super::yaml::Node;
+
+/// The keys of the file.
+pub(super) const FILE: &[&str] =
+    &["listen", "vault", "upstream", "providers", "pools", "agents", "routes", "default", "scrub", "log", "audit"];
+
+/// Reads the whole file.
+pub(super) fn config(root: &Node, report: &mut Report) -> Config {
+    let mut config = Config::default();
+    let Some(file) = report.section(&Field::root(root), FILE) else { return config };
+    if let Some(field) = file.get("listen") {
+        listen::read(&field, &mut config.listen, report);
+    }
+    if let Some(field) = file.get("vault") {
+        storage::vault(&field, &mut config.vault, report);
+    }
+    if let Some(field) = file.get("upstream") {
+        upstream::read(&field, &mut config.upstream, report);
+    }
+    if let Some(field) = file.get("providers") {
+        config.providers = provider::read(&field, report);
+    }
+    if let Some(field) = file.get("pools") {
+        config.pools = pool::read(&field, report);
+    }
+    if let Some(field) = file.get("agents") {
+        config.agents = access::agents(&field, report);
+    }
+    if let Some(field) = file.get("routes") {
+        config.routes = access::routes(&field, report);
+    }
+    if let Some(field) = file.get("default") {
+        config.default = report.word(&field);
+        config.default_at = report.mark(field.key_at);
+    }
+    if let Some(scrub) = file.get("scrub").and_then(|field| report.word(&field)) {
+        config.scrub = scrub;
+    }
+    if let Some(field) = file.get("log") {
+        storage::log(&field, &mut config.log, report);
+    }
+    if let Some(field) = file.get("audit") {
+        storage::audit(&field, &mut config.audit, report);
+    }
+    config
+}

@@ -1,0 +1,92 @@
+//! `upstream`: how providers are reached.
+//!
+//! Invariant: an address of the operator's own is numeric; nothing here is resolved.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use crate::config::fault::Report;
+use crate::config::field::Field;
+use crate::config::model::Upstream;
+use crate::config::units;
+use crate::message::origin::Origin;
+
+use super::storage;
+
+pub(in crate::config) const UPSTREAM: &[&str] = &["extra_roots", "resolve", "allow_networks", "proxy", "timeouts"];
+pub(in crate::config) const TIMEOUTS: &[&str] = &["connect", "response", "idle"];
+
+pub(super) fn read(field: &Field<'_>, upstream: &mut Upstream, report: &mut Report) {
+    let Some(section) = report.section(field, UPSTREAM) else { return };
+    if let Some(field) = section.get("extra_roots") {
+        upstream.extra_roots = report.each(&field, |report, item| storage::path(item, report));
+    }
+    if let Some(field) = section.get("resolve") {
+        resolve(&field, upstream, report);
+    }
+    if let Some(field) = section.get("allow_networks") {
+        upstream.allow_networks = report.each(&field, |report, item| network(item, report));
+    }
+    if let Some(field) = section.get("proxy") {
+        report.needs("upstream.proxy", &field.path, field.key_at);
+        upstream.proxy = report.parse(&field, "the URL of a proxy", "write http://host:port", proxy);
+    }
+    let Some(timeouts) = section.get("timeouts").and_then(|field| report.section(&field, TIMEOUTS)) else { return };
+    for name in TIMEOUTS.iter().copied() {
+        let Some(field) = timeouts.get(name) else { continue };
+        let Some(duration) = duration(&field, report) else { continue };
+        match name {
+            "connect" => upstream.timeouts.connect = duration,
+            "response" => upstream.timeouts.response = duration,
+            _ => upstream.timeouts.idle = duration,
+        }
+    }
+}
+
+pub(super) fn duration(field: &Field<'_>, report: &mut Report) -> Option<std::time::Duration> {
+    report.parse(field, "a duration", "write a number and a unit: 250ms, 5s, 10m, 1h", units::duration)
+}
+
+fn resolve(field: &Field<'_>, upstream: &mut Upstream, report: &mut Report) {
+    for (key, value) in report.named(field) {
+        // An unquoted key with a colon in it is read as it should be; a key without a port is the usual slip.
+        let origin = Origin::from_connect_target(key).ok();
+        if origin.is_none() {
+            let hint = "write \"host:port\": \"address:port\", the host without a wildcard".to_owned();
+            report.fault(value.key_at, "a key of `upstream.resolve` is a host and port", Some(hint));
+        }
+        let hint = "write a numeric address and a port: \"127.0.0.1:18443\"";
+        let addr: Option<SocketAddr> = report.parse(&value, "an address and port", hint, |text| text.parse().ok());
+        if let Some(addr) = addr.filter(|addr| addr.port() == 0) {
+            report.fault(value.at(), format!("`{}` has no port that can be reached", value.path), None);
+            let _ = addr;
+            continue;
+        }
+        let (Some(origin), Some(addr)) = (origin, addr) else { continue };
+        let slot = (origin.host().clone(), origin.port());
+        if upstream.resolve.insert(slot, addr).is_some() {
+            report.fault(value.key_at, "the same host and port stand twice in `upstream.resolve`", None);
+        }
+    }
+}
+
+fn network(field: &Field<'_>, report: &mut Report) -> Option<IpNet> {
+    let hint = "write an address and a prefix length: 10.0.0.0/8, fd00::/8, 192.168.1.7/32";
+    let net: IpNet = report.parse(field, "a network", hint, |text| text.parse().ok())?;
+    if net.addr() != net.network() {
+        let hint = Some(format!("did you mean `{}`?", net.trunc()));
+        report.fault(field.at(), format!("`{}` has bits set behind its prefix", field.path), hint);
+        return None;
+    }
+    if net.prefix_len() == 0 {
+        report.warn(field.at(), format!("`{}` switches the address guard off", field.path), None);
+    }
+    Some(net)
+}
+
+fn proxy(text: &str) -> Option<String> {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    Origin::from_connect_target(authority).ok().map(|_| text.to_owned())
+}

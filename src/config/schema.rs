@@ -1,0 +1,293 @@
+//! The JSON Schema of the file, for editors and for checks in other tools.
+//!
+//! Invariant: it knows exactly the keys that the reader knows and that do something; a test compares them.
+
+use serde_json::{Map, Value, json};
+
+use super::known::builtin_providers;
+use super::model::{Durability, Foreign, Level, LogFormat, Strategy};
+use super::unbuilt::is_available;
+use super::words::{ActionWord, Word};
+use crate::policy::Fallback;
+
+/// The JSON Schema (draft 2020-12) of `keyferry.yaml`.
+#[must_use]
+pub fn schema() -> Value {
+    let mut root = object(
+        "",
+        vec![
+            ("listen", listen()),
+            ("vault", vault()),
+            ("upstream", upstream()),
+            ("providers", map_of(&name("a-z0-9-"), provider())),
+            ("pools", map_of(&name("a-z0-9-"), pool())),
+            ("agents", map_of(&name("A-Za-z0-9._~-"), agent())),
+            ("routes", described(list(route()), "First match wins, before the agents' allowances.")),
+            (
+                "default",
+                described(
+                    words::<Fallback>(),
+                    "What becomes of everything else. Unset: `run` tunnels, `serve` denies.",
+                ),
+            ),
+            ("scrub", scrub()),
+            (
+                "log",
+                object(
+                    "log",
+                    vec![("format", words::<LogFormat>()), ("access", path()), ("level", words::<Level>())],
+                    &[],
+                ),
+            ),
+            ("audit", object("audit", vec![("durability", available("audit.durability", words::<Durability>()))], &[])),
+        ],
+        &[],
+    );
+    if let Value::Object(root) = &mut root {
+        root.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
+        root.insert("title".to_owned(), "keyferry.yaml".into());
+    }
+    root
+}
+
+fn listen() -> Value {
+    let address = json!({ "type": "string", "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$" });
+    let listener = || {
+        if is_available("listen.*.agent") {
+            let keys = vec![("addr", address.clone()), ("agent", name("A-Za-z0-9._~-"))];
+            json!({ "anyOf": [address.clone(), object("listen.*", keys, &["addr"])] })
+        } else {
+            json!({ "anyOf": [address.clone(), object("listen.*", vec![("addr", address.clone())], &["addr"])] })
+        }
+    };
+    object(
+        "listen",
+        vec![
+            ("proxy", described(listener(), "CONNECT and absolute-form, HTTP/1.1.")),
+            ("proxy_tls", described(listener(), "The same behind TLS.")),
+            ("base_url", described(listener(), "http://ADDRESS/<provider>/... for clients that ignore a proxy.")),
+            ("transparent", described(listener(), "Redirected connections.")),
+            ("unix", described(path(), "CONNECT over a Unix socket.")),
+            ("admin", described(listener(), "Health, metrics, admin API.")),
+        ],
+        &[],
+    )
+}
+
+fn vault() -> Value {
+    let url = if is_available("vault.url: postgres") { "^(sqlite:.|postgres(ql)?://)" } else { "^sqlite:." };
+    let mut key = vec!["file:.+", "env:[A-Za-z_][A-Za-z0-9_]*"];
+    for (kind, pattern) in [
+        ("passphrase", "passphrase"),
+        ("keyring", "keyring"),
+        ("command", "command:.+"),
+        ("credential", "credential:.+"),
+    ] {
+        if is_available(&format!("vault.master_key: {kind}")) {
+            key.push(pattern);
+        }
+    }
+    let key = json!({ "type": "string", "pattern": format!("^({})$", key.join("|")) });
+    object("vault", vec![("url", json!({ "type": "string", "pattern": url })), ("master_key", key)], &[])
+}
+
+fn upstream() -> Value {
+    let timeouts = vec![("connect", duration()), ("response", duration()), ("idle", duration())];
+    object(
+        "upstream",
+        vec![
+            ("extra_roots", described(list(path()), "Trusted beside the system's roots. Takes effect at start.")),
+            (
+                "resolve",
+                described(
+                    map_of(&json!({ "pattern": ":[0-9]+$" }), json!({ "type": "string", "pattern": ":[0-9]+$" })),
+                    "\"host:port\": \"address:port\". Takes effect at start.",
+                ),
+            ),
+            ("allow_networks", list(json!({ "type": "string", "pattern": "/[0-9]{1,3}$" }))),
+            ("proxy", json!({ "type": "string", "pattern": "^https?://" })),
+            ("timeouts", object("upstream.timeouts", timeouts, &[])),
+        ],
+        &[],
+    )
+}
+
+fn provider() -> Value {
+    let variable = json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" });
+    let test = vec![("method", method()), ("path", json!({ "type": "string", "pattern": "^/" }))];
+    let place = inject_place();
+    object(
+        "providers.*",
+        vec![
+            ("hosts", nonempty(host())),
+            ("inject", json!({ "anyOf": [place.clone(), nonempty(place)] })),
+            ("env", variable),
+            ("test", object("providers.*.test", test, &["path"])),
+        ],
+        &[],
+    )
+}
+
+fn inject_place() -> Value {
+    let template = json!({ "type": "string", "minLength": 1 });
+    let form = |keys: &[&str]| {
+        let entries = keys.iter().map(|key| (*key, template.clone())).collect();
+        object("", entries, keys)
+    };
+    let basic = object("", vec![("basic", form(&["user", "password"]))], &["basic"]);
+    json!({ "anyOf": [form(&["header", "value"]), form(&["query", "value"]), form(&["path"]), basic, form(&["cookie", "value"])] })
+}
+
+fn pool() -> Value {
+    let fallback = object(
+        "pools.*.fallback",
+        vec![("provider", name("a-z0-9-")), ("models", map_of(&json!({}), json!({ "type": "string" })))],
+        &["provider"],
+    );
+    let ladder = nonempty(duration());
+    object(
+        "pools.*",
+        vec![
+            ("order", described(list(name("A-Za-z0-9._~:-")), "Profiles in their order.")),
+            ("strategy", available("pools.*.strategy", words::<Strategy>())),
+            ("cooldown", json!({ "anyOf": [{ "const": "argentos" }, ladder] })),
+            ("fallback", list(fallback)),
+            ("foreign", words::<Foreign>()),
+        ],
+        &[],
+    )
+}
+
+fn agent() -> Value {
+    let allowance = object(
+        "agents.*.allow",
+        vec![("provider", name("a-z0-9-")), ("methods", nonempty(method())), ("paths", nonempty(path_pattern()))],
+        &["provider"],
+    );
+    let known = json!({ "anyOf": [{ "enum": builtin_providers() }, name("a-z0-9-")] });
+    let rate = json!({ "type": "string", "pattern": "^[0-9]+[kKM]?/[a-z]+$" });
+    let limits =
+        vec![("requests", rate.clone()), ("concurrency", json!({ "type": "integer", "minimum": 1 })), ("tokens", rate)];
+    let variable = json!({ "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" });
+    object(
+        "agents.*",
+        vec![
+            (
+                "allow",
+                described(
+                    list(json!({ "anyOf": [known, allowance] })),
+                    "Unset: every provider with a credential in the agent's scope.",
+                ),
+            ),
+            ("limits", object("agents.*.limits", limits, &[])),
+            (
+                "env",
+                described(
+                    map_of(&variable, json!({ "type": ["string", "number", "boolean"] })),
+                    "Plain defaults for its process; no secrets.",
+                ),
+            ),
+        ],
+        &[],
+    )
+}
+
+fn route() -> Value {
+    let port = json!({ "type": "integer", "minimum": 1, "maximum": 65535 });
+    object(
+        "routes",
+        vec![
+            ("name", json!({ "type": ["string", "number"] })),
+            ("agents", described(nonempty(name("A-Za-z0-9._~-")), "Unset: every agent.")),
+            ("host", host()),
+            ("ports", nonempty(port)),
+            ("methods", nonempty(method())),
+            ("paths", nonempty(path_pattern())),
+            ("action", words::<ActionWord>()),
+            ("provider", name("a-z0-9-")),
+            ("profile", json!({ "type": "string", "pattern": "^[a-z0-9-]+:[A-Za-z0-9._~-]+$" })),
+            ("scrub", scrub()),
+        ],
+        &["host", "action"],
+    )
+}
+
+fn host() -> Value {
+    json!({
+        "type": "string",
+        "pattern": r"^(\*\.)?[A-Za-z0-9_.:\[\]-]+$",
+        "description": "One host, or *.example.com for one label; port 443 unless written host:port.",
+    })
+}
+
+fn path_pattern() -> Value {
+    json!({
+        "type": "string",
+        "pattern": "^/[^?#]*$",
+        "description": "* is one segment, ** any number. Case-sensitive.",
+    })
+}
+
+fn method() -> Value {
+    json!({ "type": "string", "pattern": "^[A-Z-]+$" })
+}
+
+fn duration() -> Value {
+    json!({ "type": "string", "pattern": "^([0-9]+(ms|s|m|min|h|d))+$" })
+}
+
+fn path() -> Value {
+    json!({ "type": "string", "minLength": 1 })
+}
+
+fn scrub() -> Value {
+    // What YAML 1.1 readers make of `on` is allowed beside the words.
+    json!({ "enum": ["on", "off", true, false] })
+}
+
+fn words<W: Word>() -> Value {
+    json!({ "enum": W::WORDS.iter().map(|(word, _)| *word).collect::<Vec<_>>() })
+}
+
+/// Takes out words that nothing acts on yet.
+fn available(key: &str, mut schema: Value) -> Value {
+    if let Some(Value::Array(words)) = schema.get_mut("enum") {
+        words.retain(|word| is_available(&format!("{key}: {}", word.as_str().unwrap_or_default())));
+    }
+    schema
+}
+
+fn name(alphabet: &str) -> Value {
+    json!({ "type": "string", "pattern": format!("^[{alphabet}]{{1,128}}$") })
+}
+
+fn list(items: Value) -> Value {
+    json!({ "type": ["array", "null"], "items": items })
+}
+
+fn nonempty(items: Value) -> Value {
+    json!({ "type": "array", "minItems": 1, "items": items })
+}
+
+fn map_of(keys: &Value, values: Value) -> Value {
+    json!({ "type": ["object", "null"], "propertyNames": keys, "additionalProperties": values })
+}
+
+/// A mapping with these keys and no others; those that nothing acts on yet are left out.
+fn object(path: &str, entries: Vec<(&str, Value)>, required: &[&str]) -> Value {
+    let available = entries.into_iter().filter(|(key, _)| is_available(&format!("{path}.{key}")));
+    let properties: Map<String, Value> = available.map(|(key, value)| (key.to_owned(), value)).collect();
+    let mut schema = json!({ "type": ["object", "null"], "additionalProperties": false, "properties": properties });
+    if let (Value::Object(schema), false) = (&mut schema, required.is_empty()) {
+        schema.insert("type".to_owned(), "object".into());
+        schema.insert("required".to_owned(), json!(required));
+    }
+    schema
+}
+
+fn described(mut schema: Value, text: &str) -> Value {
+    if let Value::Object(schema) = &mut schema {
+        schema.insert("description".to_owned(), text.into());
+    }
+    schema
+}

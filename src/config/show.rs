@@ -1,0 +1,297 @@
+//! Writes a configuration out in full: as a tree of values for comparison, and as YAML.
+//!
+//! Invariant: what is written here reads back as the same configuration.
+
+use serde_json::{Map, Value, json};
+
+use super::model::{
+    AgentConfig, Config, Cooldown, FallbackTarget, Inject, Listener, MasterKey, PoolConfig, ProviderDraft, VaultUrl,
+};
+use super::units::{write_duration, write_rate};
+use super::words::{ActionWord, Word};
+use crate::policy::path::PathPattern;
+use crate::policy::{Allowance, Ports, Route, RouteAction};
+
+impl Config {
+    /// The effective configuration as YAML: what the file says, and the defaults of what it leaves out.
+    #[must_use]
+    pub fn show(&self) -> String {
+        let mut text = String::new();
+        if let Value::Object(entries) = self.to_value() {
+            for (key, value) in &entries {
+                write_entry(&mut text, 0, key, value);
+            }
+        }
+        text
+    }
+
+    /// The effective configuration as a tree with the file's own keys.
+    #[must_use]
+    pub fn to_value(&self) -> Value {
+        let mut file = Map::new();
+        file.insert("listen".to_owned(), self.listen_value());
+        file.insert("vault".to_owned(), self.vault_value());
+        file.insert("upstream".to_owned(), self.upstream_value());
+        let providers = self.providers.iter().map(|draft| (draft.name.to_string(), provider(draft)));
+        file.insert("providers".to_owned(), Value::Object(providers.collect()));
+        let pools = self.pools.iter().map(|(name, config)| (name.to_string(), pool(config)));
+        file.insert("pools".to_owned(), Value::Object(pools.collect()));
+        let agents = self.agents.iter().map(|(name, config)| (name.to_string(), agent(config)));
+        file.insert("agents".to_owned(), Value::Object(agents.collect()));
+        file.insert("routes".to_owned(), self.routes.iter().map(route).collect());
+        if let Some(default) = self.default {
+            file.insert("default".to_owned(), default.word().into());
+        }
+        file.insert("scrub".to_owned(), self.scrub.word().into());
+        let log = json!({
+            "format": self.log.format.word(),
+            "access": self.log.access.to_string_lossy(),
+            "level": self.log.level.word(),
+        });
+        file.insert("log".to_owned(), log);
+        file.insert("audit".to_owned(), json!({ "durability": self.audit.durability.word() }));
+        Value::Object(file)
+    }
+
+    fn listen_value(&self) -> Value {
+        let listen = &self.listen;
+        let mut value = Map::new();
+        let optional = |listener: &Option<Listener>| listener.as_ref().map(listener_value);
+        let entries = [
+            ("proxy", Some(listener_value(&listen.proxy))),
+            ("proxy_tls", optional(&listen.proxy_tls)),
+            ("base_url", Some(listener_value(&listen.base_url))),
+            ("transparent", optional(&listen.transparent)),
+            ("unix", listen.unix.as_ref().map(|path| path.to_string_lossy().into())),
+            ("admin", Some(listener_value(&listen.admin))),
+        ];
+        for (key, entry) in entries {
+            insert_some(&mut value, key, entry);
+        }
+        Value::Object(value)
+    }
+
+    fn vault_value(&self) -> Value {
+        let url = match &self.vault.url {
+            VaultUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+            VaultUrl::Postgres(url) => url.clone(),
+        };
+        let key = match &self.vault.master_key {
+            MasterKey::File(path) => format!("file:{}", path.display()),
+            MasterKey::Env(name) => format!("env:{name}"),
+            MasterKey::Passphrase => "passphrase".to_owned(),
+            MasterKey::Keyring => "keyring".to_owned(),
+            MasterKey::Command(command) => format!("command:{command}"),
+            MasterKey::Credential(name) => format!("credential:{name}"),
+        };
+        json!({ "url": url, "master_key": key })
+    }
+
+    fn upstream_value(&self) -> Value {
+        let upstream = &self.upstream;
+        let resolve = upstream
+            .resolve
+            .iter()
+            .map(|((host, port), addr)| (format!("{host}:{port}"), Value::from(addr.to_string())));
+        let mut value = Map::new();
+        value.insert("extra_roots".to_owned(), texts(upstream.extra_roots.iter().map(|path| path.display())));
+        value.insert("resolve".to_owned(), Value::Object(resolve.collect()));
+        value.insert("allow_networks".to_owned(), texts(&upstream.allow_networks));
+        insert_some(&mut value, "proxy", upstream.proxy.clone().map(Value::from));
+        let timeouts = json!({
+            "connect": write_duration(upstream.timeouts.connect),
+            "response": write_duration(upstream.timeouts.response),
+            "idle": write_duration(upstream.timeouts.idle),
+        });
+        value.insert("timeouts".to_owned(), timeouts);
+        Value::Object(value)
+    }
+}
+
+fn listener_value(listener: &Listener) -> Value {
+    let addr = listener.addr.to_string();
+    match &listener.agent {
+        None => addr.into(),
+        Some(agent) => json!({ "addr": addr, "agent": agent.as_str() }),
+    }
+}
+
+fn provider(draft: &ProviderDraft) -> Value {
+    let mut value = Map::new();
+    insert_some(&mut value, "hosts", draft.hosts.as_ref().map(texts));
+    let inject = draft.inject.as_ref().map(|places| places.iter().map(inject).collect());
+    insert_some(&mut value, "inject", inject);
+    insert_some(&mut value, "env", draft.env.clone().map(Value::from));
+    let test = draft.test.as_ref().map(|test| json!({ "method": test.method.as_str(), "path": test.path }));
+    insert_some(&mut value, "test", test);
+    Value::Object(value)
+}
+
+fn inject(place: &Inject) -> Value {
+    match place {
+        Inject::Header { name, value } => json!({ "header": name, "value": value }),
+        Inject::Query { name, value } => json!({ "query": name, "value": value }),
+        Inject::Path(path) => json!({ "path": path }),
+        Inject::Basic { user, password } => json!({ "basic": { "user": user, "password": password } }),
+        Inject::Cookie { name, value } => json!({ "cookie": name, "value": value }),
+    }
+}
+
+fn pool(pool: &PoolConfig) -> Value {
+    let defaults = PoolConfig::default();
+    let cooldown = match &pool.cooldown {
+        Cooldown::Argentos => "argentos".into(),
+        Cooldown::Ladder(steps) => texts(steps.iter().map(|step| write_duration(*step))),
+    };
+    let mut value = Map::new();
+    value.insert("order".to_owned(), texts(&pool.order));
+    value.insert("strategy".to_owned(), pool.strategy.word().into());
+    value.insert("cooldown".to_owned(), cooldown);
+    if pool.fallback != defaults.fallback {
+        value.insert("fallback".to_owned(), pool.fallback.iter().map(fallback).collect());
+    }
+    if pool.foreign != defaults.foreign {
+        value.insert("foreign".to_owned(), pool.foreign.word().into());
+    }
+    Value::Object(value)
+}
+
+fn fallback(target: &FallbackTarget) -> Value {
+    json!({ "provider": target.provider.as_str(), "models": target.models })
+}
+
+fn agent(agent: &AgentConfig) -> Value {
+    let mut value = Map::new();
+    insert_some(&mut value, "allow", agent.allow.as_ref().map(|allow| allow.iter().map(allowance).collect()));
+    let mut limits = Map::new();
+    insert_some(&mut limits, "requests", agent.limits.requests.map(|rate| write_rate(rate).into()));
+    insert_some(&mut limits, "concurrency", agent.limits.concurrency.map(Value::from));
+    insert_some(&mut limits, "tokens", agent.limits.tokens.map(|rate| write_rate(rate).into()));
+    if !limits.is_empty() {
+        value.insert("limits".to_owned(), Value::Object(limits));
+    }
+    if !agent.env.is_empty() {
+        value.insert("env".to_owned(), json!(agent.env));
+    }
+    Value::Object(value)
+}
+
+fn allowance(entry: &Allowance) -> Value {
+    if entry.methods.is_empty() && entry.paths.is_empty() {
+        return entry.provider.as_str().into();
+    }
+    let mut value = Map::new();
+    value.insert("provider".to_owned(), entry.provider.as_str().into());
+    insert_list(&mut value, "methods", &entry.methods);
+    insert_list(&mut value, "paths", entry.paths.iter().map(PathPattern::as_str));
+    Value::Object(value)
+}
+
+fn route(route: &Route) -> Value {
+    let mut value = Map::new();
+    insert_some(&mut value, "name", route.name.clone().map(Value::from));
+    insert_list(&mut value, "agents", &route.agents);
+    value.insert("host".to_owned(), route.host.clone().with_port(443).to_string().into());
+    if let Ports::Listed(ports) = &route.ports {
+        value.insert("ports".to_owned(), json!(ports));
+    }
+    insert_list(&mut value, "methods", &route.methods);
+    insert_list(&mut value, "paths", route.paths.iter().map(PathPattern::as_str));
+    let (action, provider, profile) = match &route.action {
+        RouteAction::Deny => (ActionWord::Deny, None, None),
+        RouteAction::Tunnel => (ActionWord::Tunnel, None, None),
+        RouteAction::Allow { provider, profile } => (ActionWord::Allow, provider.as_ref(), profile.as_ref()),
+    };
+    value.insert("action".to_owned(), action.word().into());
+    insert_some(&mut value, "provider", provider.map(|provider| provider.as_str().into()));
+    insert_some(&mut value, "profile", profile.map(|profile| profile.to_string().into()));
+    insert_some(&mut value, "scrub", route.scrub.map(|scrub| scrub.word().into()));
+    Value::Object(value)
+}
+
+fn insert_some(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {
+    if let Some(value) = value {
+        map.insert(key.to_owned(), value);
+    }
+}
+
+fn insert_list<T: ToString>(map: &mut Map<String, Value>, key: &str, items: impl IntoIterator<Item = T>) {
+    let items = texts(items);
+    if items.as_array().is_some_and(|items| !items.is_empty()) {
+        map.insert(key.to_owned(), items);
+    }
+}
+
+fn texts<T: ToString>(items: impl IntoIterator<Item = T>) -> Value {
+    items.into_iter().map(|item| Value::from(item.to_string())).collect()
+}
+
+/// One key and its value; what is a list of plain values or small stays in its line.
+fn write_entry(text: &mut String, depth: usize, key: &str, value: &Value) {
+    text.push_str(&"  ".repeat(depth));
+    text.push_str(&scalar(key));
+    text.push(':');
+    match value {
+        Value::Object(entries) if depth < 2 && !entries.is_empty() => {
+            text.push('\n');
+            for (key, value) in entries {
+                write_entry(text, depth.saturating_add(1), key, value);
+            }
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            text.push('\n');
+            for item in items {
+                text.push_str(&"  ".repeat(depth.saturating_add(1)));
+                text.push_str("- ");
+                write_flow(text, item);
+                text.push('\n');
+            }
+        }
+        _ => {
+            text.push(' ');
+            write_flow(text, value);
+            text.push('\n');
+        }
+    }
+}
+
+fn write_flow(text: &mut String, value: &Value) {
+    match value {
+        Value::Object(entries) => {
+            text.push('{');
+            for (index, (key, value)) in entries.iter().enumerate() {
+                text.push_str(if index == 0 { "" } else { ", " });
+                text.push_str(&scalar(key));
+                text.push_str(": ");
+                write_flow(text, value);
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for (index, item) in items.iter().enumerate() {
+                text.push_str(if index == 0 { "" } else { ", " });
+                write_flow(text, item);
+            }
+            text.push(']');
+        }
+        Value::String(string) => text.push_str(&scalar(string)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => text.push_str(&value.to_string()),
+    }
+}
+
+/// Plain where no reader could take it for anything else, else in double quotes, whose escapes JSON shares with YAML.
+fn scalar(string: &str) -> String {
+    let first_is_plain = string.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'/');
+    let rest_is_plain = string.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
+    let not_a_colon_pair = string.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:".contains(&b))
+        && !string.ends_with(':')
+        && string.contains(':');
+    let other_types = ["null", "true", "false", "yes", "no", "y", "n", ".inf", ".nan"];
+    let word = !other_types.contains(&string.to_ascii_lowercase().as_str()) && string.parse::<f64>().is_err();
+    if word && first_is_plain && (rest_is_plain || not_a_colon_pair) {
+        string.to_owned()
+    } else {
+        Value::from(string).to_string()
+    }
+}
