@@ -1,3 +1,10 @@
 //! The `keyferry` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    ExitCode::from(keyferry::cli::main(std::env::args_os().collect()))
+}

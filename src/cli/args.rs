@@ -1,0 +1,531 @@
+//! The command tree: names and options of every command, and nothing else.
+//!
+//! Invariant: no option takes a secret's value, and no help text promises what is not built.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Carries the keys, so that your agents don't have to.
+#[derive(Debug, Parser)]
+#[command(
+    name = "keyferry",
+    version,
+    about = "Carries the keys, so that your agents don't have to",
+    before_help = "\
+Examples:
+  keyferry secret set anthropic:work        store a key (asked for without echo)
+  keyferry run -- claude                    start an agent that never sees it
+  keyferry demo                             watch it work, offline, in ten seconds
+  keyferry serve                            the daemon, for agents started elsewhere
+  eval \"$(keyferry env --agent coder)\"      this shell's processes go through the daemon",
+    after_help = "A page per command: keyferry COMMAND --help. What an answer's code means: keyferry explain CODE.",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// Which command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Keep everything in DIR instead of the XDG directories
+    #[arg(long, global = true, value_name = "DIR", env = "KEYFERRY_HOME", hide_env_values = true)]
+    #[arg(help_heading = "Global options")]
+    pub home: Option<PathBuf>,
+    /// Read the configuration from FILE instead of the home's keyferry.yaml
+    #[arg(long, global = true, value_name = "FILE", env = "KEYFERRY_CONFIG", hide_env_values = true)]
+    #[arg(help_heading = "Global options")]
+    pub config: Option<PathBuf>,
+    /// Write JSON to stdout
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub json: bool,
+    /// Say nothing but errors and warnings
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// Never ask; fail instead
+    #[arg(long, global = true, env = "KEYFERRY_NO_INPUT", value_parser = FalseyValueParser::new())]
+    #[arg(hide_env_values = true, help_heading = "Global options")]
+    pub no_input: bool,
+}
+
+/// The commands, in the order in which a newcomer meets them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the main job against a built-in provider: offline, in a throw-away home, ends by itself
+    Demo,
+    /// Run a command with placeholders instead of keys, behind a proxy of its own or the home's daemon
+    #[command(before_help = RUN_EXAMPLES)]
+    Run(Run),
+    /// Run the daemon in the foreground
+    #[command(before_help = SERVE_EXAMPLES)]
+    Serve,
+    /// Write a commented configuration
+    Init(Init),
+    /// Store, list and delete secrets; values are never shown
+    #[command(subcommand, before_help = SECRET_EXAMPLES)]
+    Secret(Secret),
+    /// The state of each credential in its provider's pool
+    #[command(subcommand)]
+    Profile(Profile),
+    /// Agents and their tokens
+    #[command(subcommand, before_help = AGENT_EXAMPLES)]
+    Agent(Agent),
+    /// Print the variables for a process that talks to the running daemon
+    #[command(before_help = ENV_EXAMPLES)]
+    Env(Env),
+    /// State at a glance
+    Status,
+    /// Check, show and describe the configuration
+    #[command(subcommand)]
+    Config(Config),
+    /// The local certificate authority
+    #[command(subcommand)]
+    Ca(Ca),
+    /// The catalogue of providers
+    #[command(subcommand)]
+    Provider(Provider),
+    /// What the code of an answer means, and what to do
+    Explain(Explain),
+    /// Write a completion script for a shell to stdout
+    #[command(
+        before_help = "Example:\n  keyferry completion bash > ~/.local/share/bash-completion/completions/keyferry"
+    )]
+    Completion(Completion),
+    /// The version
+    Version,
+
+    /// Interactive first steps
+    #[command(hide = true)]
+    Setup(Later),
+    /// Checks with a fix per finding
+    #[command(hide = true)]
+    Doctor(Later),
+    /// The request log
+    #[command(hide = true)]
+    Logs(Later),
+    /// Live terminal view
+    #[command(hide = true)]
+    Top(Later),
+    /// Which rule decides
+    #[command(hide = true)]
+    Why(Later),
+    /// Reload the daemon's configuration
+    #[command(hide = true)]
+    Reload(Later),
+    /// Keys, copies and integrity of the vault
+    #[command(hide = true)]
+    Vault(Later),
+    /// The audit log
+    #[command(hide = true)]
+    Audit(Later),
+    /// Administrators' tokens
+    #[command(hide = true)]
+    Admin(Later),
+    /// Filter stdin
+    #[command(hide = true)]
+    Redact(Later),
+    /// Look for secrets in files
+    #[command(hide = true)]
+    Scan(Later),
+    /// The local web page
+    #[command(hide = true)]
+    Dashboard(Later),
+    /// Log in at a provider
+    #[command(hide = true)]
+    Login(Later),
+    /// Prove injection through each client
+    #[command(hide = true)]
+    Verify(Later),
+    /// The manual page
+    #[command(hide = true)]
+    Man(Later),
+    /// Enrol an instance
+    #[command(hide = true)]
+    Enroll(Later),
+}
+
+/// Whatever stands after a command that is not built yet.
+#[derive(Debug, Args)]
+pub struct Later {
+    /// Taken and ignored
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub rest: Vec<OsString>,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  keyferry run -- claude
+  keyferry run --agent coder -- python agent.py
+  ANTHROPIC_API_KEY=... keyferry run -- python agent.py     nothing stored: the variable is the credential";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  keyferry serve                              stops on SIGTERM or Ctrl-C, reloads on SIGHUP
+  keyferry agent create coder                 a token for an agent, shown once
+  eval \"$(keyferry env --agent coder)\"        or a session token, as variables for this shell";
+
+const SECRET_EXAMPLES: &str = "\
+Examples:
+  keyferry secret set anthropic:work                    asks for the value without echo
+  pass show anthropic | keyferry secret set anthropic:work -
+  keyferry secret set github:bot --from-env GITHUB_TOKEN
+  keyferry secret list";
+
+const AGENT_EXAMPLES: &str = "\
+Examples:
+  keyferry agent create coder
+  keyferry agent list";
+
+const ENV_EXAMPLES: &str = "\
+Examples:
+  eval \"$(keyferry env --agent coder)\"
+  keyferry env --agent coder --format fish | source
+  keyferry env --agent coder --ttl 2h --format docker > agent.env && docker run --network host --env-file agent.env ..";
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Who the process is, for policy, placeholders and the log
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub agent: String,
+    /// Also confine the process to the proxy (not available yet)
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "full", hide = true)]
+    pub lock: Option<String>,
+    /// Start a proxy of its own even if the home's daemon runs
+    #[arg(long)]
+    pub no_daemon: bool,
+    /// Leave the caller's variable K as it is, though it usually holds a key
+    #[arg(long, value_name = "K")]
+    pub pass_env: Vec<String>,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Start from another template (not available yet)
+    #[arg(long, value_name = "T", hide = true)]
+    pub template: Option<String>,
+    /// Let this vault reveal values (not available yet)
+    #[arg(long, hide = true)]
+    pub allow_reveal: bool,
+    /// Replace an existing configuration
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `secret ..`.
+#[derive(Debug, Subcommand)]
+pub enum Secret {
+    /// Store a value, or rotate it: a new version
+    ///
+    /// The value comes from a hidden prompt, from stdin, from a variable or from a file, never from an argument.
+    #[command(before_help = SECRET_EXAMPLES)]
+    Set(Box<SecretSet>),
+    /// List all secrets, masked
+    List,
+    /// Show one secret, masked
+    Show(SecretName),
+    /// The versions of a secret, masked
+    History(SecretName),
+    /// Delete a secret with all its versions
+    Delete(SecretDelete),
+    /// Go back to an earlier version
+    #[command(hide = true)]
+    Rollback(Later),
+    /// Find secrets
+    #[command(hide = true)]
+    Search(Later),
+    /// Import from files
+    #[command(hide = true)]
+    Import(Later),
+    /// Export sealed
+    #[command(hide = true)]
+    Export(Later),
+    /// Show a value
+    #[command(hide = true)]
+    Reveal(Later),
+}
+
+/// `secret set`.
+#[derive(Debug, Args)]
+pub struct SecretSet {
+    /// `provider:name`, or a name of its own
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// `-` reads the value from stdin
+    #[arg(value_name = "-")]
+    pub dash: Vec<OsString>,
+    /// Take the value from the variable VAR
+    #[arg(long, value_name = "VAR", conflicts_with_all = ["from_file", "dash"])]
+    pub from_env: Option<String>,
+    /// Take the value from the file F
+    #[arg(long, value_name = "F", conflicts_with = "dash")]
+    pub from_file: Option<PathBuf>,
+    /// Keep a reference instead of a value (not available yet)
+    #[arg(long, value_name = "REF", hide = true)]
+    pub r#ref: Option<String>,
+    /// Parts that are not secret (not available yet)
+    #[arg(long = "set", value_name = "K=V", hide = true)]
+    pub set: Vec<String>,
+    /// Whose key it is, when the name does not say so
+    #[arg(long, value_name = "PROVIDER")]
+    pub provider: Option<String>,
+    /// Which kind of the provider's credentials, when its shape does not say so
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// What it is for
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// A label of your own
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+    /// Who may use it: shared, or agent:NAME
+    #[arg(long, value_name = "SCOPE", default_value = "shared")]
+    pub scope: String,
+    /// The variable that agents find a placeholder in
+    #[arg(long, value_name = "VAR")]
+    pub env: Option<String>,
+    /// Set no variable for it
+    #[arg(long)]
+    pub no_install: bool,
+    /// The hosts that it may be sent to, for providers with a host per customer
+    #[arg(long = "host", value_name = "H")]
+    pub hosts: Vec<String>,
+}
+
+/// A stored secret's name.
+#[derive(Debug, Args)]
+pub struct SecretName {
+    /// Its name
+    pub name: String,
+    /// Which one, when several scopes have the name: shared, or agent:NAME
+    #[arg(long, value_name = "SCOPE")]
+    pub scope: Option<String>,
+}
+
+/// `secret delete`.
+#[derive(Debug, Args)]
+pub struct SecretDelete {
+    /// Which
+    #[command(flatten)]
+    pub which: SecretName,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `profile ..`.
+#[derive(Debug, Subcommand)]
+pub enum Profile {
+    /// List all profiles: ready, cooling (until when and why), disabled
+    List,
+    /// End a profile's cooldown
+    Reset(ProfileName),
+    /// Use a profile no more until it is enabled
+    Disable(ProfileName),
+    /// Use a profile again
+    Enable(ProfileName),
+    /// Call the provider's cheap endpoint
+    #[command(hide = true)]
+    Test(Later),
+}
+
+/// A profile's name.
+#[derive(Debug, Args)]
+pub struct ProfileName {
+    /// `provider:name`
+    pub profile: String,
+}
+
+/// `agent ..`.
+#[derive(Debug, Subcommand)]
+pub enum Agent {
+    /// Create an agent, or one more token for it; the token is shown once
+    Create(AgentName),
+    /// List all agents
+    List,
+    /// Replace an agent's tokens by a new one
+    Rotate(AgentChange),
+    /// Take an agent's tokens away
+    Revoke(AgentChange),
+}
+
+/// An agent's name.
+#[derive(Debug, Args)]
+pub struct AgentName {
+    /// Its name: letters, digits and . _ ~ -
+    pub name: String,
+}
+
+/// A change to an agent that ends its present tokens.
+#[derive(Debug, Args)]
+pub struct AgentChange {
+    /// Its name
+    pub name: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `env`.
+#[derive(Debug, Args)]
+pub struct Env {
+    /// Who the process is
+    #[arg(long, value_name = "NAME")]
+    pub agent: String,
+    /// How long its session token lives: 30m, 12h, 7d
+    #[arg(long, value_name = "TIME", default_value = "12h")]
+    pub ttl: String,
+    /// For whom it is written
+    #[arg(long, value_enum, default_value = "sh")]
+    pub format: EnvFormat,
+    /// Leave the caller's variable K as it is, though it usually holds a key
+    #[arg(long, value_name = "K")]
+    pub pass_env: Vec<String>,
+}
+
+/// The forms of `env`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EnvFormat {
+    /// Any POSIX shell: eval "$(..)"
+    Sh,
+    /// fish: .. | source
+    Fish,
+    /// One JSON object
+    Json,
+    /// A .env file
+    Dotenv,
+    /// A file for docker run --env-file
+    Docker,
+}
+
+/// `config ..`.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Validate everything without listening; every fault at once
+    Check,
+    /// The configuration in effect, defaults included
+    Show,
+    /// The JSON Schema of keyferry.yaml
+    Schema,
+    /// Compare with the running daemon
+    #[command(hide = true)]
+    Diff(Later),
+    /// Try rules
+    #[command(hide = true)]
+    Test(Later),
+}
+
+/// `ca ..`.
+#[derive(Debug, Subcommand)]
+pub enum Ca {
+    /// Subject, constraints, fingerprint and end of the certificate
+    Show,
+    /// The path of the certificate
+    Path(CaPath),
+    /// Put it into the system's trust store
+    #[command(hide = true)]
+    Trust(Later),
+    /// Take it out of the system's trust store
+    #[command(hide = true)]
+    Untrust(Later),
+    /// Make a new one
+    #[command(hide = true)]
+    Rotate(Later),
+}
+
+/// `ca path`.
+#[derive(Debug, Args)]
+pub struct CaPath {
+    /// The bundle of the system's roots and this certificate instead
+    #[arg(long)]
+    pub bundle: bool,
+}
+
+/// `provider ..`.
+#[derive(Debug, Subcommand)]
+pub enum Provider {
+    /// List all providers, the configuration's own included
+    List,
+    /// One provider: hosts, kinds of credentials, variables
+    Show(ProviderName),
+}
+
+/// A provider's name.
+#[derive(Debug, Args)]
+pub struct ProviderName {
+    /// Its name
+    pub name: String,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The code, `policy_denied` say; all of them when left out
+    pub code: Option<String>,
+}
+
+/// `completion`.
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// Which shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_after_the_command_of_run_is_the_commands() {
+        let words = ["keyferry", "run", "--agent", "coder", "--", "env", "--json", "-q", "--", "--home"];
+        let Command::Run(run) = Cli::try_parse_from(words).unwrap().command else { panic!() };
+        assert_eq!(run.command, ["env", "--json", "-q", "--", "--home"]);
+        let cli = Cli::try_parse_from(["keyferry", "run", "env", "--json"]).unwrap();
+        assert!(!cli.global.json);
+    }
+
+    #[test]
+    fn global_options_stand_before_or_after_a_command() {
+        for words in [["keyferry", "--json", "secret", "list"], ["keyferry", "secret", "list", "--json"]] {
+            assert!(Cli::try_parse_from(words).unwrap().global.json);
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_takes_any_arguments() {
+        for words in [
+            "doctor",
+            "logs -f --filter x",
+            "vault migrate --to x",
+            "audit verify",
+            "admin token create x",
+            "why a GET u",
+        ] {
+            let words = std::iter::once("keyferry").chain(words.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok());
+        }
+    }
+}
