@@ -194,3 +194,81 @@ fn token_length(shape: &Shape, rest: &str) -> usize {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(len: usize) -> String {
+        let mut bytes = vec![0u8; len];
+        getrandom::fill(&mut bytes).unwrap();
+        bytes.iter().map(|byte| char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef"[usize::from(byte & 31)])).collect()
+    }
+
+    #[test]
+    fn masks_tokens_of_known_shapes_and_keeps_their_prefix() {
+        let redactor = Redactor::new();
+        let tail = random(35);
+        let cases = [
+            (format!("key sk-ant-api03-{tail}."), "key sk-ant-***...***"),
+            (format!("(sk-proj-{tail})"), "(sk-proj-***...***)"),
+            (format!("sk-{tail}"), "sk-***...***"),
+            (format!("https://x:ghp_{tail}@github.com/"), "https://x:ghp_***...***@github.com/"),
+            (format!("github_pat_11{tail}"), "github_pat_***...***"),
+            (format!("xoxb-12-{tail}"), "xoxb-***...***"),
+            (format!("?key=AIza{tail}&a=b"), "?key=AIza***...***&a=b"),
+            (format!("kfa_{tail}"), "kfa_***...***"),
+            (format!("/bot123456:{tail}/sendMessage"), "/bot***...***/sendMessage"),
+            (format!("/bot123456%3A{tail}/sendMessage"), "/bot***...***/sendMessage"),
+            (format!("authorization: Bearer {tail}=="), "authorization: Bearer ***...***"),
+            (format!("Bearer sk-ant-oat01-{tail}"), "Bearer sk-ant-***...***"),
+            (format!("Basic {tail}="), "Basic ***...***"),
+            (format!("a sk-ant-{tail} b sk-ant-{tail} c"), "a sk-ant-***...*** b sk-ant-***...*** c"),
+        ];
+        for (text, expected) in cases {
+            let masked = redactor.redact(&text);
+            assert_eq!(masked, expected);
+            assert_eq!(redactor.redact(&masked), expected, "a second pass changes nothing");
+        }
+    }
+
+    #[test]
+    fn leaves_ordinary_text_as_it_is() {
+        let redactor = Redactor::new();
+        for text in [
+            "",
+            "/v1/messages",
+            "the risk-assessment-of-everything task-sk-short sk-1",
+            "/bottles/12:30/x",
+            "/bot/12",
+            "Bearer of news",
+            "Basic auth",
+            "xoxb-",
+            "sk-ant-***...***",
+            "ä ö ü 🦀",
+        ] {
+            assert!(matches!(redactor.redact(text), Cow::Borrowed(same) if same == text), "{text}");
+        }
+    }
+
+    #[test]
+    fn masks_known_values_in_every_encoding() {
+        use base64::Engine as _;
+        let redactor = Redactor::new();
+        let plain = random(40);
+        let key = format!("sk-ant-api03-{}", random(40));
+        redactor.know(&[Arc::new(Secret::from(plain.clone())), Arc::new(Secret::from(key.clone()))]);
+        assert_eq!(redactor.redact(&format!("a {plain} b")), "a ***...*** b");
+        assert_eq!(redactor.redact(&format!("a{key}b")), "ask-ant-***...***b");
+        let hex: String = plain.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let percent: String = plain.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let json: String = plain.bytes().map(|byte| format!("\\u{byte:04X}")).collect();
+        for form in [hex, percent, json, plain[5..35].to_owned()] {
+            assert_eq!(redactor.redact(&format!("ä {form} ü")), "ä ***...*** ü");
+        }
+        let basic = base64::engine::general_purpose::STANDARD.encode(format!("user:{plain}"));
+        assert!(redactor.redact(&format!("x {basic}")).contains("***...***"));
+        redactor.know(&[]);
+        assert_eq!(redactor.redact(&plain), plain);
+    }
+}
