@@ -6,7 +6,11 @@
 mod explain;
 pub mod path;
 mod permit;
+#[cfg(test)]
+mod reference;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;

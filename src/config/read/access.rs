@@ -20,10 +20,10 @@ use crate::policy::{Allowance, Ports, Route, RouteAction};
 
 use super::storage;
 
-pub(in crate::config) const AGENT: &[&str] = &["allow", "limits", "env"];
-pub(in crate::config) const ALLOWANCE: &[&str] = &["provider", "methods", "paths"];
-pub(in crate::config) const LIMITS: &[&str] = &["requests", "concurrency", "tokens"];
-pub(in crate::config) const ROUTE: &[&str] =
+pub(super) const AGENT: &[&str] = &["allow", "limits", "env"];
+pub(super) const ALLOWANCE: &[&str] = &["provider", "methods", "paths"];
+const LIMITS: &[&str] = &["requests", "concurrency", "tokens"];
+pub(super) const ROUTE: &[&str] =
     &["name", "agents", "host", "ports", "methods", "paths", "action", "provider", "profile", "scrub"];
 
 pub(super) fn agents(field: &Field<'_>, report: &mut Report) -> BTreeMap<AgentName, AgentConfig> {

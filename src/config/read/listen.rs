@@ -11,8 +11,8 @@ use crate::id::AgentName;
 
 use super::storage;
 
-pub(in crate::config) const LISTEN: &[&str] = &["proxy", "proxy_tls", "base_url", "transparent", "unix", "admin"];
-pub(in crate::config) const LISTENER: &[&str] = &["addr", "agent"];
+pub(super) const LISTEN: &[&str] = &["proxy", "proxy_tls", "base_url", "transparent", "unix", "admin"];
+pub(super) const LISTENER: &[&str] = &["addr", "agent"];
 
 pub(super) fn read(field: &Field<'_>, listen: &mut Listen, report: &mut Report) {
     let Some(section) = report.section(field, LISTEN) else { return };

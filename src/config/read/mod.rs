@@ -14,8 +14,27 @@ use super::field::Field;
 use super::model::Config;
 use super::yaml::Node;
 
+/// The keys that each mapping of the grammar may have, by its path.
+#[cfg(test)]
+pub(super) const KEYS: &[(&str, &[&str])] = &[
+    ("", FILE),
+    ("listen", listen::LISTEN),
+    ("listen.proxy", listen::LISTENER),
+    ("vault", storage::VAULT),
+    ("upstream", upstream::UPSTREAM),
+    ("upstream.timeouts", upstream::TIMEOUTS),
+    ("providers.*", provider::PROVIDER),
+    ("providers.*.test", provider::TEST),
+    ("pools.*", pool::POOL),
+    ("agents.*", access::AGENT),
+    ("agents.*.allow[]", access::ALLOWANCE),
+    ("routes[]", access::ROUTE),
+    ("log", storage::LOG),
+    ("audit", storage::AUDIT),
+];
+
 /// The keys of the file.
-pub(super) const FILE: &[&str] =
+const FILE: &[&str] =
     &["listen", "vault", "upstream", "providers", "pools", "agents", "routes", "default", "scrub", "log", "audit"];
 
 /// Reads the whole file.

@@ -11,8 +11,8 @@ use crate::id::{ProfileId, ProviderId, ShortName};
 
 use super::{access, upstream};
 
-pub(in crate::config) const POOL: &[&str] = &["order", "strategy", "cooldown", "fallback", "foreign"];
-pub(in crate::config) const FALLBACK: &[&str] = &["provider", "models"];
+pub(super) const POOL: &[&str] = &["order", "strategy", "cooldown", "fallback", "foreign"];
+const FALLBACK: &[&str] = &["provider", "models"];
 
 pub(super) fn read(field: &Field<'_>, report: &mut Report) -> BTreeMap<ProviderId, PoolConfig> {
     let mut pools = BTreeMap::new();

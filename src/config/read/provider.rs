@@ -14,9 +14,9 @@ use crate::message::pattern::HostPattern;
 
 use super::{access, storage};
 
-pub(in crate::config) const PROVIDER: &[&str] = &["hosts", "inject", "env", "test"];
-pub(in crate::config) const TEST: &[&str] = &["method", "path"];
-pub(in crate::config) const BASIC: &[&str] = &["user", "password"];
+pub(super) const PROVIDER: &[&str] = &["hosts", "inject", "env", "test"];
+pub(super) const TEST: &[&str] = &["method", "path"];
+const BASIC: &[&str] = &["user", "password"];
 
 /// Fields that frame a message or name its target: no credential goes there.
 const NOT_FOR_CREDENTIALS: &[&str] = &[

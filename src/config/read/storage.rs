@@ -8,9 +8,9 @@ use crate::config::fault::{Report, nearest, shown};
 use crate::config::field::Field;
 use crate::config::model::{AuditConfig, Durability, LogConfig, MasterKey, VaultConfig, VaultUrl};
 
-pub(in crate::config) const VAULT: &[&str] = &["url", "master_key"];
-pub(in crate::config) const LOG: &[&str] = &["format", "access", "level"];
-pub(in crate::config) const AUDIT: &[&str] = &["durability"];
+pub(super) const VAULT: &[&str] = &["url", "master_key"];
+pub(super) const LOG: &[&str] = &["format", "access", "level"];
+pub(super) const AUDIT: &[&str] = &["durability"];
 
 pub(super) fn vault(field: &Field<'_>, vault: &mut VaultConfig, report: &mut Report) {
     let Some(section) = report.section(field, VAULT) else { return };

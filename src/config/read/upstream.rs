@@ -14,8 +14,8 @@ use crate::message::origin::Origin;
 
 use super::storage;
 
-pub(in crate::config) const UPSTREAM: &[&str] = &["extra_roots", "resolve", "allow_networks", "proxy", "timeouts"];
-pub(in crate::config) const TIMEOUTS: &[&str] = &["connect", "response", "idle"];
+pub(super) const UPSTREAM: &[&str] = &["extra_roots", "resolve", "allow_networks", "proxy", "timeouts"];
+pub(super) const TIMEOUTS: &[&str] = &["connect", "response", "idle"];
 
 pub(super) fn read(field: &Field<'_>, upstream: &mut Upstream, report: &mut Report) {
     let Some(section) = report.section(field, UPSTREAM) else { return };

@@ -1,10 +1,13 @@
 //! The file as a whole: what is accepted, and what is said about the rest.
 
+mod refusals;
+mod schema;
+
 use super::*;
 use crate::id::{AgentName, ProviderId};
 use crate::policy::{Ports, Scrub};
 
-const EXAMPLE: &str = include_str!("../../config/keyferry.example.yaml");
+const EXAMPLE: &str = include_str!("../../../config/keyferry.example.yaml");
 
 fn read(text: &str) -> Config {
     parse(text, "k.yaml").unwrap_or_else(|faults| panic!("{faults}"))
@@ -153,5 +156,133 @@ scrub: off
     assert!(
         shown.starts_with("k.yaml:2:3: `prxy` is not a key of `listen`\n  hint: did you mean `proxy`?\n"),
         "{shown}"
+    );
+}
+
+/// `part` must occur in one of the faults of `text`.
+#[track_caller]
+fn is_fault(text: &str, part: &str) {
+    let found = faults(text);
+    assert!(found.iter().any(|fault| fault.contains(part)), "{text}\nhas no fault with {part:?}: {found:#?}");
+}
+
+#[test]
+fn an_agent_need_not_be_listed_where_none_is() {
+    assert_eq!(read("routes: [{host: a.test, agents: [ci], action: deny}]").routes.len(), 1);
+    is_fault("agents: {coder: {}}\nroutes: [{host: a.test, agents: [ci], action: deny}]", "`ci: {}`");
+}
+
+#[test]
+fn warns_of_listeners_that_others_can_reach() {
+    let config = read("listen: {proxy: \"0.0.0.0:7878\"}\nupstream: {allow_networks: [0.0.0.0/0]}");
+    let lines: Vec<(u32, &str)> = config.warnings.0.iter().map(|w| (w.line, w.message.as_str())).collect();
+    assert_eq!(
+        lines,
+        [
+            (1, "`listen.proxy` is not a loopback address"),
+            (2, "`upstream.allow_networks[0]` switches the address guard off"),
+        ]
+    );
+}
+
+#[test]
+fn a_bomb_is_refused_in_little_time() {
+    let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for depth in 1..20 {
+        let before = format!("*a{}, ", depth - 1).repeat(9);
+        bomb.push_str(&format!("a{depth}: &a{depth} [{before}]\n"));
+    }
+    is_fault(&bomb, "an anchor stands here");
+    is_fault(&bomb, "an alias stands here");
+    let merge = "base: &base {a: 1}\nlog:\n  <<: *base\n";
+    is_fault(merge, "`<<` is not a key of `log`");
+    let large = format!("# {}\n", "x".repeat(1024 * 1024));
+    is_fault(&large, "is larger than 1024 KiB");
+}
+
+#[test]
+fn ten_thousand_routes_fit() {
+    let mut text = "routes:\n".to_owned();
+    for n in 0..10_000 {
+        text.push_str(&format!("  - {{name: route-{n}, host: host-{n}.example.com, action: tunnel}}\n"));
+    }
+    let config = read(&text);
+    assert_eq!(config.routes.len(), 10_000);
+    let rules = config.rules(Fallback::Deny);
+    assert_eq!(rules.routes[9_999].at.0.as_ref().map(|place| place.line), Some(10_001));
+}
+
+#[test]
+fn any_text_gives_a_configuration_or_faults() {
+    // Cut, double and exchange pieces of a file in every form, the same pieces in every run.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut below = |limit: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % limit
+    };
+    let alphabet =
+        ["{", "}", "[", "]", ":", ",", "- ", "\n", "  ", "\"", "'", "#", "*", "&", "!", "|", ">", "\t", "~", "\u{e4}"];
+    for _ in 0..3_000 {
+        let mut text: Vec<char> = EVERY_FORM.chars().collect();
+        for _ in 0..below(6) + 1 {
+            let (at, to) = (below(text.len()), below(text.len()));
+            match below(3) {
+                0 => text.truncate(at.max(1)),
+                1 => {
+                    let piece: Vec<char> = alphabet[below(alphabet.len())].chars().collect();
+                    text.splice(at..at, piece);
+                }
+                _ => text.swap(at, to),
+            }
+        }
+        let text: String = text.into_iter().collect();
+        match parse(&text, "k.yaml") {
+            Err(faults) => assert!(!faults.0.is_empty()),
+            Ok(config) => assert!(parse(&config.show(), "shown").as_ref() == Ok(&config), "{text}\n{}", config.show()),
+        }
+    }
+}
+
+#[test]
+fn says_what_is_wrong_with_the_file_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keyferry.yaml");
+    assert!(load(&path).unwrap_err().to_string().contains("there is no such file"));
+    assert_eq!(load_or_default(&path).unwrap(), Config::default());
+    assert!(load(dir.path()).unwrap_err().to_string().contains("is not a file"));
+    std::fs::write(&path, b"scrub: \xff\n").unwrap();
+    assert!(load(&path).unwrap_err().to_string().contains("is not UTF-8 text"));
+    std::fs::write(&path, "scrub: off\n").unwrap();
+    assert_eq!(load(&path).unwrap().scrub, Scrub::Off);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o646)).unwrap();
+    let faults = load(&path).unwrap_err();
+    assert_eq!(faults.0[0].hint.as_deref(), Some(format!("chmod o-w {}", path.display()).as_str()));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(&path, format!("#{}\n", "x".repeat(1024 * 1024))).unwrap();
+    assert!(load(&path).unwrap_err().to_string().contains("is larger than"));
+}
+
+#[test]
+fn the_rules_say_where_they_are_written() {
+    let config = read(
+        "agents:\n  coder:\n    allow: [openai]\n  other: {}\nroutes:\n  - host: a.test\n    action: deny\ndefault: tunnel\n",
+    );
+    let rules = config.rules(Fallback::Deny);
+    assert_eq!(rules.fallback, Fallback::Tunnel);
+    let line = |mark: &crate::policy::Mark| mark.0.as_ref().map(|place| place.line);
+    assert_eq!((line(&rules.routes[0].at), line(&rules.fallback_at)), (Some(6), Some(8)));
+    // An agent without `allow` is one without an entry.
+    assert_eq!(rules.agents.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["coder"]);
+    assert_eq!(line(&rules.agents.values().next().unwrap()[0].at), Some(3));
+    assert_eq!(read("").rules(Fallback::Tunnel).fallback, Fallback::Tunnel);
+}
+
+#[test]
+fn names_the_hosts_that_certificates_must_cover() {
+    let config = read(EVERY_FORM);
+    let hosts: Vec<String> = config.intercepted_hosts().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        hosts,
+        ["a.test", "*.b.test:8443", "c.test", "d.test", "e.test", "proxy.test", "a.test", "a.test", "b.test"]
     );
 }
