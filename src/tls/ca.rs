@@ -7,14 +7,12 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{Issuer, KeyPair, PublicKeyData};
+use rcgen::{Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
-use sha2::{Digest, Sha256};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::error::CaError;
+use super::facts::{Facts, fingerprint, still_valid};
 use super::files::{self, Found};
 use super::profile::{self, Validity};
 use super::roots::pem_of;
@@ -280,68 +278,5 @@ pub(super) struct Intermediate {
 /// Hosts come and go; a bundle does not grow forever.
 const FORMER_LIMIT: usize = 8;
 
-/// What is read off a root.
-struct Facts {
-    subject: String,
-    validity: Validity,
-    permitted: Subtrees,
-}
-
-impl Facts {
-    fn read(root: &CertificateDer<'_>) -> Result<Self, &'static str> {
-        let (rest, certificate) = X509Certificate::from_der(root).map_err(|_| "it cannot be parsed")?;
-        if !rest.is_empty() {
-            return Err("bytes follow the certificate");
-        }
-        let constraints = certificate.basic_constraints().ok().flatten().ok_or("it has no basic constraints")?;
-        if !constraints.value.ca || constraints.value.path_len_constraint == Some(0) {
-            return Err("it may not sign an intermediate CA");
-        }
-        let usage = certificate.key_usage().ok().flatten().ok_or("it has no key usage")?;
-        if !usage.value.key_cert_sign() {
-            return Err("it may not sign certificates");
-        }
-        let names = certificate.name_constraints().ok().flatten().ok_or("it has no name constraints")?;
-        let permitted: Vec<&str> = names
-            .value
-            .permitted_subtrees
-            .iter()
-            .flatten()
-            .filter_map(|tree| match tree.base {
-                GeneralName::DNSName(name) => Some(name),
-                _ => None,
-            })
-            .collect();
-        // An empty list would read as "nothing" here and as "everything" to a verifier.
-        if !names.critical || permitted.is_empty() {
-            return Err("its name constraints permit every host");
-        }
-        let subject = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-        Ok(Self {
-            subject: subject.ok_or("it has no common name")?.to_owned(),
-            validity: validity_of(&certificate),
-            permitted: Subtrees::from_names(permitted.into_iter()),
-        })
-    }
-}
-
-/// Whether `key` is the one that `certificate` speaks of.
-pub(super) fn fits(key: &KeyPair, certificate: &CertificateDer<'_>) -> bool {
-    X509Certificate::from_der(certificate)
-        .is_ok_and(|(_, certificate)| certificate.public_key().raw == key.subject_public_key_info())
-}
-
-fn still_valid(certificate: &CertificateDer<'_>, now: WallTime) -> bool {
-    X509Certificate::from_der(certificate).is_ok_and(|(_, certificate)| now < validity_of(&certificate).until)
-}
-
-fn validity_of(certificate: &X509Certificate<'_>) -> Validity {
-    let millis = |seconds: i64| WallTime(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
-    let validity = certificate.validity();
-    Validity { from: millis(validity.not_before.timestamp()), until: millis(validity.not_after.timestamp()) }
-}
-
-fn fingerprint(certificate: &CertificateDer<'_>) -> String {
-    let hex: Vec<String> = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02X}")).collect();
-    hex.join(":")
-}
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
-use super::ca::fits;
 use super::error::CaError;
+use super::facts::fits;
 
 /// How long another process may take to make a CA, which takes it milliseconds.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);

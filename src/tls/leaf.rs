@@ -196,20 +196,4 @@ impl fmt::Debug for OneHost {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{agent, host, hosts, now, shake};
-    use super::*;
-
-    #[tokio::test]
-    async fn an_agent_that_trusts_the_root_gets_through() {
-        let authority = Authority::ephemeral(&hosts(&["api.x.test"]), now()).unwrap();
-        let leaves = Leaves::new(Arc::clone(&authority));
-        let config = leaves.config_for(&host("api.x.test"), now()).await.unwrap();
-        let (client, server) = shake(Arc::new(agent(&authority)), "api.x.test", &host("api.x.test"), config).await;
-        let (client, server) = (client.unwrap(), server.unwrap());
-        assert_eq!(client.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let group = server.get_ref().1.negotiated_key_exchange_group().unwrap();
-        assert_eq!(group.name().as_str(), Some("X25519MLKEM768"));
-        assert_eq!(client.get_ref().1.peer_certificates().unwrap().len(), 2, "leaf and intermediate, not the root");
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ mod accept;
 mod bundle;
 mod ca;
 mod error;
+mod facts;
 mod failure;
 mod files;
 mod leaf;

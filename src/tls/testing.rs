@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::DuplexStream;
+use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::{TlsConnector, client, server};
 
 use super::accept::{AcceptFailure, accept};
@@ -37,12 +37,20 @@ pub(super) fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
 
 /// An agent's TLS client that trusts `authority` and nobody else.
 pub(super) fn agent(authority: &Authority) -> ClientConfig {
+    agent_speaking(authority, rustls::ALL_VERSIONS)
+}
+
+/// The same, with these versions of TLS only.
+pub(super) fn agent_speaking(
+    authority: &Authority,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     for root in certificates(authority.root_pem()) {
         roots.add(root).unwrap();
     }
     let mut config = ClientConfig::builder_with_provider(super::provider())
-        .with_protocol_versions(rustls::ALL_VERSIONS)
+        .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -52,6 +60,23 @@ pub(super) fn agent(authority: &Authority) -> ClientConfig {
 
 pub(super) type Ends =
     (io::Result<client::TlsStream<DuplexStream>>, Result<server::TlsStream<DuplexStream>, AcceptFailure>);
+
+/// What a client got from the server `name`, its chain, first sending one byte and reading one back so that tickets
+/// arrive.
+pub(super) async fn exchange(ends: Ends) -> (HandshakeKind, Vec<CertificateDer<'static>>) {
+    let (mut client, mut server) = (ends.0.unwrap(), ends.1.unwrap());
+    let mut byte = [0];
+    server.write_all(b"x").await.unwrap();
+    server.flush().await.unwrap();
+    client.read_exact(&mut byte).await.unwrap();
+    let session = client.get_ref().1;
+    (session.handshake_kind().unwrap(), session.peer_certificates().unwrap().to_vec())
+}
+
+/// The error of rustls within an IO error.
+pub(super) fn tls_error(error: &io::Error) -> &rustls::Error {
+    error.get_ref().unwrap().downcast_ref().unwrap()
+}
 
 /// A handshake of `client`, asking for `name`, with our end of a tunnel to `tunnel`.
 pub(super) async fn shake(client: Arc<ClientConfig>, name: &str, tunnel: &Host, config: Arc<ServerConfig>) -> Ends {
