@@ -105,3 +105,107 @@ pub fn write_bundle_to(path: &Path, inherited: &Inherited, root_pem: &str) -> Re
     let text: String = roots.iter().map(pem_of).collect();
     write_file(path, text.as_bytes(), PUBLIC).map_err(|source| BundleError::Write { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::super::Authority;
+    use super::super::testing::{certificates, hosts, now};
+    use super::*;
+
+    /// Any CA will do for a corporate one.
+    fn root() -> String {
+        Authority::ephemeral(&hosts(&["x.test"]), now()).unwrap().root_pem().to_owned()
+    }
+
+    fn written(inherited: &Inherited, root_pem: &str) -> Vec<CertificateDer<'static>> {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("bundle.pem");
+        write_bundle_to(&path, inherited, root_pem).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "nothing is left beside it");
+        certificates(&fs::read_to_string(&path).unwrap())
+    }
+
+    #[test]
+    fn holds_the_systems_roots_and_then_ours() {
+        let ours = root();
+        let system = roots::system();
+        assert!(!system.is_empty(), "install the package ca-certificates");
+        let all = written(&Inherited::default(), &ours);
+        assert_eq!(all.len(), system.len() + 1);
+        assert_eq!(all.last(), certificates(&ours).first());
+    }
+
+    #[test]
+    fn holds_what_the_caller_trusts_and_no_more() {
+        let place = tempfile::tempdir().unwrap();
+        let (corporate, other, requests, ours) = (root(), root(), root(), root());
+        let at = |name: &str| place.path().join(name);
+        let directory = at("directory");
+        fs::create_dir(&directory).unwrap();
+        // Comments, a copy of ours (a run within a run) and a duplicate.
+        fs::write(at("file.pem"), format!("# corporate\n{corporate}\n{ours}{corporate}")).unwrap();
+        fs::write(at("requests.pem"), &requests).unwrap();
+        fs::write(directory.join("other.pem"), &other).unwrap();
+        fs::write(directory.join("corporate.pem"), &corporate).unwrap();
+        fs::write(directory.join("README"), "not a certificate").unwrap();
+        let list = format!("{}:{}:", directory.display(), at("missing").display());
+        let one = |pem: &str| certificates(pem).remove(0);
+        for (what, variables, expected) in [
+            ("a file", &[("SSL_CERT_FILE", at("file.pem"))][..], vec![&corporate, &ours]),
+            (
+                "a file before another",
+                &[("SSL_CERT_FILE", at("file.pem")), ("REQUESTS_CA_BUNDLE", at("requests.pem"))],
+                vec![&corporate, &ours],
+            ),
+            ("another alone", &[("REQUESTS_CA_BUNDLE", at("requests.pem"))], vec![&requests, &ours]),
+            (
+                "a file and a directory",
+                &[("SSL_CERT_FILE", at("file.pem")), ("SSL_CERT_DIR", list.into())],
+                vec![&corporate, &other, &ours],
+            ),
+        ] {
+            let inherited = Inherited::from_environment(&|name| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, path)| path.into())
+            });
+            let mut all = written(&inherited, &ours);
+            let mut expected: Vec<_> = expected.into_iter().map(|pem| one(pem)).collect();
+            all.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+            expected.sort_by(|a, b| a.as_ref().cmp(b.as_ref()));
+            assert_eq!(all, expected, "{what}");
+        }
+        // A directory alone adds to the system's roots, as it does for OpenSSL.
+        for variable in ["SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"] {
+            let inherited = Inherited::from_environment(&|name| (name == variable).then(|| directory.clone().into()));
+            assert_eq!(written(&inherited, &ours).len(), roots::system().len() + 3, "{variable}");
+        }
+        assert_eq!(written(&Some(at("file.pem").as_path()).into(), &ours).len(), 2);
+        assert_eq!(Inherited::from_environment(&|_| Some(OsString::new())), Inherited::default());
+    }
+
+    #[test]
+    fn says_which_variable_is_at_fault() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("bundle.pem");
+        let empty = place.path().join("empty.pem");
+        fs::write(&empty, "nothing").unwrap();
+        let damaged = place.path().join("damaged.pem");
+        fs::write(&damaged, "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n").unwrap();
+        for file in [place.path().join("missing.pem"), empty, damaged] {
+            let inherited = Inherited::from_environment(&|name| (name == "SSL_CERT_FILE").then(|| file.clone().into()));
+            let error = write_bundle_to(&path, &inherited, &root()).unwrap_err();
+            assert!(
+                error.to_string().starts_with(&format!("SSL_CERT_FILE is set, but {}: ", file.display())),
+                "{error}"
+            );
+            assert!(error.hint().starts_with("unset SSL_CERT_FILE"));
+            assert!(!path.exists());
+        }
+        let nowhere = place.path().join("missing/bundle.pem");
+        let error = write_bundle_to(&nowhere, &Inherited::default(), &root()).unwrap_err();
+        assert!(matches!(error, BundleError::Write { .. }), "{error}");
+    }
+}

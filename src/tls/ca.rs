@@ -204,6 +204,12 @@ impl Authority {
         })
     }
 
+    /// What somebody has who can read the key file.
+    #[cfg(test)]
+    pub(super) fn stolen(&self) -> (&CertificateDer<'static>, &KeyPair) {
+        (&self.root, &self.key)
+    }
+
     fn make(permitted: &Subtrees, former: &[CertificateDer<'static>], now: WallTime) -> Result<Self, CaError> {
         let key = Zeroizing::new(KeyPair::generate()?);
         let validity = Validity::new(now, profile::CA_SKEW, profile::ROOT_LIFE, None);

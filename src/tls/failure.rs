@@ -151,6 +151,22 @@ fn certificate(error: &CertificateError) -> &'static str {
         CertificateError::UnhandledCriticalExtension => {
             "the upstream's certificate has a critical extension that is not understood"
         }
+        CertificateError::Other(other) => by_name(&other.to_string()),
+        _ => "the upstream's certificate was not accepted",
+    }
+}
+
+/// What rustls has no variant of its own for. The name of webpki's variant only chooses the text: it is never shown.
+fn by_name(variant: &str) -> &'static str {
+    match variant {
+        "CaUsedAsEndEntity" => "the upstream presented a CA certificate as its own",
+        "EndEntityUsedAsCa" => "the upstream's certificate is signed by one that is no CA",
+        "PathLenConstraintViolated" => "the upstream's chain is longer than one of its CAs permits",
+        "NameConstraintViolation" => "the upstream's certificate names a host that its CA may not sign for",
+        "MaximumSignatureChecksExceeded"
+        | "MaximumPathBuildCallsExceeded"
+        | "MaximumPathDepthExceeded"
+        | "MaximumNameConstraintComparisonsExceeded" => "the upstream's chain is too long or too tangled to be checked",
         _ => "the upstream's certificate was not accepted",
     }
 }

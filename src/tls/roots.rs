@@ -114,3 +114,60 @@ pub(super) fn pem_of(certificate: &CertificateDer<'_>) -> String {
     text.push_str("-----END CERTIFICATE-----\n");
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Authority;
+    use super::super::testing::{certificates, hosts, now};
+    use super::*;
+
+    #[test]
+    fn pem_goes_out_as_it_comes_in() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        // Names of growing length bring the last line through every length.
+        for length in 1..64 {
+            let name = "a".repeat(length);
+            let certificate = rcgen::CertificateParams::new([name]).unwrap().self_signed(&key).unwrap();
+            let text = pem_of(certificate.der());
+            assert_eq!(text, certificate.pem());
+            assert_eq!(certificates(&text), [certificate.der().clone()]);
+        }
+    }
+
+    #[test]
+    fn knows_the_root_of_a_keyferry_by_its_name() {
+        let ours = Authority::ephemeral(&hosts(&["x.test"]), now()).unwrap();
+        assert!(is_ours(&certificates(ours.root_pem())[0]));
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["x.test".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Keyferry local CA of somebody");
+        assert!(!is_ours(params.self_signed(&key).unwrap().der()));
+        assert!(!is_ours(&CertificateDer::from(vec![1, 2, 3])));
+    }
+
+    #[test]
+    fn the_environment_does_not_choose_the_systems_roots() {
+        // The variables are what `run` sets for its child; this very test is the child.
+        const MARK: &str = "KEYFERRY_TEST_CHILD";
+        if std::env::var_os(MARK).is_some() {
+            let chosen = certificates(&std::fs::read_to_string(std::env::var_os("SSL_CERT_FILE").unwrap()).unwrap());
+            let found = system();
+            assert!(found.len() > 1 && !found.contains(&chosen[0]));
+            return;
+        }
+        let place = tempfile::tempdir().unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let stranger = rcgen::CertificateParams::new(["stranger.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+        let file = place.path().join("stranger.pem");
+        std::fs::write(&file, stranger.pem()).unwrap();
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "tls::roots::tests::the_environment_does_not_choose_the_systems_roots"])
+            .env(MARK, "1")
+            .env("SSL_CERT_FILE", &file)
+            .env("SSL_CERT_DIR", place.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+}

@@ -113,7 +113,8 @@ fn a_broken_pair_is_refused_and_left_as_it_is() {
     let foreign_key = donor.text("ca.key");
     let foreign_root = donor.text("ca.pem");
     let unconstrained = rcgen::generate_simple_self_signed(vec!["x.test".to_owned()]).unwrap();
-    let cases: Vec<(&str, &str, Option<String>, fn(&CaError) -> bool)> = vec![
+    type Expected = fn(&CaError) -> bool;
+    let cases: Vec<(&str, &str, Option<String>, Expected)> = vec![
         ("an empty key", "ca.key", Some(String::new()), |e| matches!(e, CaError::KeyBroken { .. })),
         ("garbage for a key", "ca.key", Some("not a key".into()), |e| matches!(e, CaError::KeyBroken { .. })),
         ("half a key", "ca.key", Some(foreign_key[..80].into()), |e| matches!(e, CaError::KeyBroken { .. })),
