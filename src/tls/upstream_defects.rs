@@ -437,6 +437,6 @@ async fn a_cleartext_origin_is_never_verified() {
 
 fn rcgen_pem(made: &Made) -> String {
     let text = super::roots::pem_of(&made.certificate);
-    assert_eq!(certificates(&text), [made.certificate.clone()]);
+    assert_eq!(certificates(&text).first(), Some(&made.certificate));
     text
 }
