@@ -55,12 +55,12 @@ pub struct Inherited {
 }
 
 impl Inherited {
-    /// What the environment names: a file (`SSL_CERT_FILE`, else `REQUESTS_CA_BUNDLE`) in the place of the system's
-    /// roots, and the directories of `SSL_CERT_DIR` in addition.
+    /// What the environment names: a file (`SSL_CERT_FILE`, else `REQUESTS_CA_BUNDLE`, else `CURL_CA_BUNDLE`) in the
+    /// place of the system's roots, and the directories of `SSL_CERT_DIR` in addition.
     #[must_use]
     pub fn from_environment(vars: &dyn Fn(&str) -> Option<OsString>) -> Self {
         let set = |name| vars(name).filter(|value| !value.is_empty());
-        let file = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"]
+        let file = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
             .into_iter()
             .find_map(|name| set(name).map(|value| (name, PathBuf::from(value))));
         let directories = set("SSL_CERT_DIR").map(|list| std::env::split_paths(&list).collect()).unwrap_or_default();
@@ -99,7 +99,26 @@ pub fn write_bundle_to(path: &Path, inherited: &Inherited, root_pem: &str) -> Re
             roots.extend(more);
         }
     }
-    roots.extend(CertificateDer::pem_slice_iter(root_pem.as_bytes()).flatten());
+    roots.extend(ours(root_pem));
+    write(path, roots)
+}
+
+/// Writes to `path`, mode 644, our root and what `extra` holds: the value of a variable that adds to a program's own
+/// roots (`NODE_EXTRA_CA_CERTS`). An `extra` that cannot be read is passed over, as Node does.
+///
+/// # Errors
+/// [`BundleError`] when the file cannot be written.
+pub fn write_ca_to(path: &Path, extra: Option<&Path>, root_pem: &str) -> Result<(), BundleError> {
+    let mut roots = ours(root_pem);
+    roots.extend(extra.and_then(|extra| roots::from_file(extra).ok()).into_iter().flatten());
+    write(path, roots)
+}
+
+fn ours(root_pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(root_pem.as_bytes()).flatten().collect()
+}
+
+fn write(path: &Path, mut roots: Vec<CertificateDer<'static>>) -> Result<(), BundleError> {
     let mut seen = HashSet::new();
     roots.retain(|root| seen.insert(root.clone()));
     let text: String = roots.iter().map(pem_of).collect();
@@ -184,6 +203,22 @@ mod tests {
         }
         assert_eq!(written(&Some(at("file.pem").as_path()).into(), &ours).len(), 2);
         assert_eq!(Inherited::from_environment(&|_| Some(OsString::new())), Inherited::default());
+    }
+
+    #[test]
+    fn what_adds_to_a_programs_roots_is_kept_beside_ours() {
+        let place = tempfile::tempdir().unwrap();
+        let (extra, path) = (place.path().join("extra.pem"), place.path().join("ca.pem"));
+        let (corporate, ours) = (root(), root());
+        std::fs::write(&extra, &corporate).unwrap();
+        for (extra, expected) in [
+            (Some(extra.as_path()), format!("{ours}{corporate}")),
+            (Some(Path::new("/missing/extra.pem")), ours.clone()),
+            (None, ours.clone()),
+        ] {
+            write_ca_to(&path, extra, &ours).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), expected, "{extra:?}");
+        }
     }
 
     #[test]

@@ -141,4 +141,20 @@ mod tests {
         assert_eq!(trees.lacking(&wanted), ["z.test"]);
         assert!(trees.lacking(&Subtrees::covering::<&str>(&[]).unwrap()).is_empty());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn agrees_with_the_plain_reading_of_the_rule(
+            hosts in proptest::collection::vec("(\\*\\.)?[ab](\\.[ab]){0,3}", 0..6),
+            name in "[ab](\\.[ab]){0,4}",
+        ) {
+            let trees = Subtrees::covering(&hosts).unwrap();
+            let bare: Vec<&str> = hosts.iter().map(|host| host.strip_prefix("*.").unwrap_or(host)).collect();
+            let within = |name: &str, tree: &str| name == tree || name.ends_with(&format!(".{tree}"));
+            proptest::prop_assert_eq!(trees.permits(&name), bare.iter().any(|tree| within(&name, tree)));
+            for one in trees.names() {
+                proptest::prop_assert!(trees.names().filter(|other| within(one, other)).count() == 1, "{} is covered", one);
+            }
+        }
+    }
 }

@@ -3,6 +3,8 @@
 //! Invariant: [`Verified`] exists only for a connection whose certificate chain was verified for its origin's very
 //! host, against the system's roots and those that the operator named. Keyferry's own CA is never among them: an agent
 //! that got hold of its key must not be able to play upstream.
+//!
+//! Revocation is not looked up: no list is at hand at the time of a handshake, and a provider's certificate is short.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -147,16 +147,34 @@ fn a_broken_pair_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn a_root_without_limits_is_not_taken_for_ours() {
-    let place = place();
-    let (authority, _) = place.load(&["api.x.test"], now()).unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(1));
-    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
-    let unlimited = params.self_signed(&*authority.key).unwrap().pem();
-    fs::write(place.dir.join("ca.pem"), unlimited).unwrap();
-    let error = place.load(&["api.x.test"], now()).unwrap_err();
-    assert!(matches!(error, CaError::CertificateBroken { what: "it has no name constraints", .. }), "{error}");
+fn a_root_that_verifiers_read_otherwise_is_not_taken_for_ours() {
+    use rcgen::{BasicConstraints, GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints};
+    type Change = fn(&mut rcgen::CertificateParams);
+    let cases: [(&str, Change); 5] = [
+        ("it has no name constraints", |params| params.name_constraints = None),
+        ("its name constraints permit every host", |params| {
+            // Excluding addresses alone leaves every name.
+            params.name_constraints = Subtrees::covering(&["x.test"])
+                .ok()
+                .map(|trees| NameConstraints { permitted_subtrees: Vec::new(), ..trees.constraints() });
+        }),
+        ("its name constraints permit every host", |params| {
+            let everywhere = vec![GeneralSubtree::Rfc822Name("x.test".to_owned())];
+            params.name_constraints =
+                Some(NameConstraints { permitted_subtrees: everywhere, excluded_subtrees: Vec::new() });
+        }),
+        ("it may not sign an intermediate CA", |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0))),
+        ("it may not sign certificates", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]),
+    ];
+    for (expected, change) in cases {
+        let place = place();
+        let (authority, _) = place.load(&["api.x.test"], now()).unwrap();
+        let mut params = profile::root(&authority.key, &authority.permitted, authority.validity).unwrap();
+        change(&mut params);
+        fs::write(place.dir.join("ca.pem"), params.self_signed(&*authority.key).unwrap().pem()).unwrap();
+        let error = place.load(&["api.x.test"], now()).unwrap_err();
+        assert!(matches!(error, CaError::CertificateBroken { what, .. } if what == expected), "{error}");
+    }
 }
 
 #[test]

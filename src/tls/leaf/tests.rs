@@ -42,7 +42,7 @@ async fn an_agent_that_does_not_trust_the_root_does_not() {
     let (client, server) = shake(Arc::new(agent(&stranger)), "api.x.test", &host("api.x.test"), config).await;
     let error = client.unwrap_err();
     assert_eq!(tls_error(&error), &Error::InvalidCertificate(CertificateError::UnknownIssuer));
-    assert!(matches!(server.unwrap_err(), AcceptFailure::Failed(_)));
+    assert!(matches!(server.unwrap_err(), AcceptFailure::Distrusted));
 }
 
 #[tokio::test]
