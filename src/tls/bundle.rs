@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use super::files::{PUBLIC, write_file};
+use super::files::write_public;
 use super::roots::{self, RootsError, pem_of};
+use crate::home::{Home, HomeError, create_private_dir};
 
 /// Why the bundle was not written.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,9 @@ pub enum BundleError {
         /// What is wrong.
         source: RootsError,
     },
+    /// The directory is not as it must be.
+    #[error(transparent)]
+    Home(#[from] HomeError),
     /// The bundle could not be written.
     #[error("{path}: cannot be written: {source}")]
     Write {
@@ -37,11 +41,14 @@ pub enum BundleError {
 impl BundleError {
     /// What a person can do about it.
     #[must_use]
-    pub fn hint(&self) -> String {
+    pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Inherited { variable, .. } => format!("unset {variable}, or point it at a file of PEM certificates"),
+            Self::Inherited { variable, .. } => {
+                Some(format!("unset {variable}, or point it at a file of PEM certificates"))
+            }
+            Self::Home(error) => error.hint(),
             Self::Write { path, .. } => {
-                format!("check the space on, and the permissions of, the directory of {}", path.display())
+                Some(format!("check the space on, and the permissions of, the directory of {}", path.display()))
             }
         }
     }
@@ -82,11 +89,24 @@ impl From<Option<&Path>> for Inherited {
     }
 }
 
-/// Writes the bundle to `path`, mode 644: inherited or system roots, then `root_pem`; no certificate twice.
+/// Writes `ca/bundle.pem`, mode 644, and says where it is: what [`bundle_pem`] gives.
 ///
 /// # Errors
 /// [`BundleError`] when a file that the caller's environment names is unusable, or the bundle cannot be written.
-pub fn write_bundle_to(path: &Path, inherited: &Inherited, root_pem: &str) -> Result<(), BundleError> {
+pub fn write_bundle(home: &Home, inherited: impl Into<Inherited>, root_pem: &str) -> Result<PathBuf, BundleError> {
+    let (path, text) = (home.ca_bundle(), bundle_pem(&inherited.into(), root_pem)?);
+    create_private_dir(&home.ca_dir())?;
+    match write_public(&path, text.as_bytes()) {
+        Ok(()) => Ok(path),
+        Err(source) => Err(BundleError::Write { path, source }),
+    }
+}
+
+/// Inherited or system roots and then `root_pem`, in PEM form, no certificate twice.
+///
+/// # Errors
+/// [`BundleError`] when a file that the caller's environment names is unusable.
+pub fn bundle_pem(inherited: &Inherited, root_pem: &str) -> Result<String, BundleError> {
     let mut roots = match &inherited.file {
         None => roots::system(),
         Some((variable, file)) => {
@@ -99,30 +119,10 @@ pub fn write_bundle_to(path: &Path, inherited: &Inherited, root_pem: &str) -> Re
             roots.extend(more);
         }
     }
-    roots.extend(ours(root_pem));
-    write(path, roots)
-}
-
-/// Writes to `path`, mode 644, our root and what `extra` holds: the value of a variable that adds to a program's own
-/// roots (`NODE_EXTRA_CA_CERTS`). An `extra` that cannot be read is passed over, as Node does.
-///
-/// # Errors
-/// [`BundleError`] when the file cannot be written.
-pub fn write_ca_to(path: &Path, extra: Option<&Path>, root_pem: &str) -> Result<(), BundleError> {
-    let mut roots = ours(root_pem);
-    roots.extend(extra.and_then(|extra| roots::from_file(extra).ok()).into_iter().flatten());
-    write(path, roots)
-}
-
-fn ours(root_pem: &str) -> Vec<CertificateDer<'static>> {
-    CertificateDer::pem_slice_iter(root_pem.as_bytes()).flatten().collect()
-}
-
-fn write(path: &Path, mut roots: Vec<CertificateDer<'static>>) -> Result<(), BundleError> {
+    roots.extend(CertificateDer::pem_slice_iter(root_pem.as_bytes()).flatten());
     let mut seen = HashSet::new();
     roots.retain(|root| seen.insert(root.clone()));
-    let text: String = roots.iter().map(pem_of).collect();
-    write_file(path, text.as_bytes(), PUBLIC).map_err(|source| BundleError::Write { path: path.to_owned(), source })
+    Ok(roots.iter().map(pem_of).collect())
 }
 
 #[cfg(test)]
@@ -141,10 +141,11 @@ mod tests {
 
     fn written(inherited: &Inherited, root_pem: &str) -> Vec<CertificateDer<'static>> {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("bundle.pem");
-        write_bundle_to(&path, inherited, root_pem).unwrap();
+        let home = Home::at(place.path());
+        let path = write_bundle(&home, inherited.clone(), root_pem).unwrap();
+        assert_eq!(path, home.ca_bundle());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
-        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(fs::read_dir(home.ca_dir()).unwrap().count(), 1, "nothing is left beside it");
         certificates(&fs::read_to_string(&path).unwrap())
     }
 
@@ -206,41 +207,26 @@ mod tests {
     }
 
     #[test]
-    fn what_adds_to_a_programs_roots_is_kept_beside_ours() {
-        let place = tempfile::tempdir().unwrap();
-        let (extra, path) = (place.path().join("extra.pem"), place.path().join("ca.pem"));
-        let (corporate, ours) = (root(), root());
-        std::fs::write(&extra, &corporate).unwrap();
-        for (extra, expected) in [
-            (Some(extra.as_path()), format!("{ours}{corporate}")),
-            (Some(Path::new("/missing/extra.pem")), ours.clone()),
-            (None, ours.clone()),
-        ] {
-            write_ca_to(&path, extra, &ours).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), expected, "{extra:?}");
-        }
-    }
-
-    #[test]
     fn says_which_variable_is_at_fault() {
         let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("bundle.pem");
+        let home = Home::at(place.path().join("home"));
         let empty = place.path().join("empty.pem");
         fs::write(&empty, "nothing").unwrap();
         let damaged = place.path().join("damaged.pem");
         fs::write(&damaged, "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----\n").unwrap();
         for file in [place.path().join("missing.pem"), empty, damaged] {
             let inherited = Inherited::from_environment(&|name| (name == "SSL_CERT_FILE").then(|| file.clone().into()));
-            let error = write_bundle_to(&path, &inherited, &root()).unwrap_err();
+            let error = write_bundle(&home, inherited, &root()).unwrap_err();
             assert!(
                 error.to_string().starts_with(&format!("SSL_CERT_FILE is set, but {}: ", file.display())),
                 "{error}"
             );
-            assert!(error.hint().starts_with("unset SSL_CERT_FILE"));
-            assert!(!path.exists());
+            assert!(error.hint().unwrap().starts_with("unset SSL_CERT_FILE"));
+            assert!(!home.ca_bundle().exists());
         }
-        let nowhere = place.path().join("missing/bundle.pem");
-        let error = write_bundle_to(&nowhere, &Inherited::default(), &root()).unwrap_err();
+        // A directory stands where the bundle should.
+        fs::create_dir_all(home.ca_bundle()).unwrap();
+        let error = write_bundle(&home, None, &root()).unwrap_err();
         assert!(matches!(error, BundleError::Write { .. }), "{error}");
     }
 }

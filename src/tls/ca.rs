@@ -4,7 +4,6 @@
 //! broken is never replaced silently. Key and certificate always fit.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 
 use rcgen::{Issuer, KeyPair};
@@ -18,6 +17,7 @@ use super::profile::{self, Validity};
 use super::roots::pem_of;
 use super::subtree::Subtrees;
 use crate::clock::WallTime;
+use crate::home::Home;
 
 /// What [`Authority::load_or_create`] found or did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,31 +84,31 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Takes the root of the directory `dir`; makes one where there is none, where it ends within 30 days, and where a host
+    /// Takes the root of `home`; makes one where there is none, where it ends within 30 days, and where a host
     /// lies outside of what it may sign for.
     ///
     /// # Errors
     /// [`CaError`] when a host is an address or malformed, or when what is there is broken.
-    pub fn load_or_create_in(dir: &Path, hosts: &[String], now: WallTime) -> Result<(Arc<Self>, Loaded), CaError> {
+    pub fn load_or_create(home: &Home, hosts: &[String], now: WallTime) -> Result<(Arc<Self>, Loaded), CaError> {
         let wanted = Subtrees::covering(hosts)?;
         // Most starts need no change, and a home may be mounted read-only: look before asking for the lock.
-        if let Ok(found @ Found::Pair { .. }) = files::read(dir)
-            && let Ok(authority) = Self::from_found(dir, found, &wanted)
+        if let Ok(found @ Found::Pair { .. }) = files::read(home)
+            && let Ok(authority) = Self::from_found(home, found, &wanted)
             && authority.reason_to_renew(&wanted, now).is_none()
         {
             authority.check_valid(now)?;
             return Ok((Arc::new(authority), Loaded::Existing));
         }
-        let lock = files::Lock::take(dir)?;
-        let (former, loaded) = match files::read(dir)? {
+        let lock = files::Lock::take(home)?;
+        let (former, loaded) = match files::read(home)? {
             Found::Nothing => (Vec::new(), Loaded::Created),
             found @ Found::Pair { .. } => {
                 let former = found.certificates().to_vec();
-                let authority = Self::from_found(dir, found, &wanted)?;
+                let authority = Self::from_found(home, found, &wanted)?;
                 match authority.reason_to_renew(&wanted, now) {
                     None => {
                         authority.check_valid(now)?;
-                        files::finish(dir, &lock)?;
+                        files::finish(home, &lock)?;
                         return Ok((Arc::new(authority), Loaded::Existing));
                     }
                     Some(reason) => (former, Loaded::Renewed { reason }),
@@ -116,39 +116,39 @@ impl Authority {
             }
         };
         let authority = Self::make(&wanted, &former, now)?;
-        files::write(dir, &lock, &authority.key, &authority.pem)?;
+        files::write(home, &lock, &authority.key, &authority.pem)?;
         Ok((Arc::new(authority), loaded))
     }
 
     /// Makes a new root even though the old one would do. A pair that is broken is an error here as well.
     ///
     /// # Errors
-    /// [`CaError`] as for [`Authority::load_or_create_in`].
-    pub fn rotate_in(dir: &Path, hosts: &[String], now: WallTime) -> Result<(Arc<Self>, Loaded), CaError> {
+    /// [`CaError`] as for [`Authority::load_or_create`].
+    pub fn rotate(home: &Home, hosts: &[String], now: WallTime) -> Result<(Arc<Self>, Loaded), CaError> {
         let wanted = Subtrees::covering(hosts)?;
-        let lock = files::Lock::take(dir)?;
-        let (former, loaded) = match files::read(dir)? {
+        let lock = files::Lock::take(home)?;
+        let (former, loaded) = match files::read(home)? {
             Found::Nothing => (Vec::new(), Loaded::Created),
             found @ Found::Pair { .. } => {
                 let former = found.certificates().to_vec();
-                Self::from_found(dir, found, &wanted)?;
+                Self::from_found(home, found, &wanted)?;
                 (former, Loaded::Renewed { reason: Renewal::Asked })
             }
         };
         let authority = Self::make(&wanted, &former, now)?;
-        files::write(dir, &lock, &authority.key, &authority.pem)?;
+        files::write(home, &lock, &authority.key, &authority.pem)?;
         Ok((Arc::new(authority), loaded))
     }
 
-    /// Takes the root of the directory `dir` as it is, whatever its dates.
+    /// Takes the root of `home` as it is, whatever its dates.
     ///
     /// # Errors
     /// [`CaError`] when there is none, or when it is broken.
-    pub fn load_in(dir: &Path) -> Result<Arc<Self>, CaError> {
-        match files::read(dir)? {
-            Found::Nothing => Err(CaError::Missing { path: files::certificate_path(dir) }),
+    pub fn load(home: &Home) -> Result<Arc<Self>, CaError> {
+        match files::read(home)? {
+            Found::Nothing => Err(CaError::Missing { path: home.ca_cert() }),
             found @ Found::Pair { .. } => {
-                let mut authority = Self::from_found(dir, found, &Subtrees::covering::<&str>(&[])?)?;
+                let mut authority = Self::from_found(home, found, &Subtrees::covering::<&str>(&[])?)?;
                 authority.in_use = authority.permitted.clone();
                 Ok(Arc::new(authority))
             }
@@ -222,11 +222,11 @@ impl Authority {
         Ok(Self::assemble(root, pem, key, facts, permitted.clone()))
     }
 
-    fn from_found(dir: &Path, found: Found, in_use: &Subtrees) -> Result<Self, CaError> {
+    fn from_found(home: &Home, found: Found, in_use: &Subtrees) -> Result<Self, CaError> {
         let Found::Pair { key, certificates } = found else {
-            return Err(CaError::Missing { path: files::certificate_path(dir) });
+            return Err(CaError::Missing { path: home.ca_cert() });
         };
-        let broken = |what| CaError::CertificateBroken { path: files::certificate_path(dir), what };
+        let broken = |what| CaError::CertificateBroken { path: home.ca_cert(), what };
         let root = certificates.first().cloned().ok_or_else(|| broken("no certificate in it"))?;
         let facts = Facts::read(&root).map_err(broken)?;
         let pem = certificates.iter().map(pem_of).collect();

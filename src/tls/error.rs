@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::clock::WallTime;
+use crate::home::HomeError;
 use crate::message::origin::Host;
 
 /// Why there is no CA, or no certificate for a host.
@@ -25,14 +26,9 @@ pub enum CaError {
         /// Why.
         source: io::Error,
     },
-    /// Others may read or write the key.
-    #[error("{path}: mode {mode:03o} lets others at the CA's key")]
-    Exposed {
-        /// The key file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// The directory or the key is not as a secret's place must be.
+    #[error(transparent)]
+    Home(#[from] HomeError),
     /// Nothing is there yet.
     #[error("{path}: there is no CA yet")]
     Missing {
@@ -129,7 +125,7 @@ impl CaError {
             Self::Write { path, .. } => {
                 format!("check the space on, and the permissions of, the directory of {}", path.display())
             }
-            Self::Exposed { path, .. } => format!("chmod 600 {}", path.display()),
+            Self::Home(error) => return error.hint(),
             Self::Missing { .. } => "keyferry run or keyferry serve makes one".to_owned(),
             Self::Half { missing, present } => format!(
                 "restore {} from a backup, or move {} away to have a new CA made",

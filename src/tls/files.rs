@@ -5,8 +5,8 @@
 //! the one set aside takes that.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,14 @@ use zeroize::Zeroizing;
 
 use super::error::CaError;
 use super::facts::fits;
+use crate::home::{self, Home, HomeError};
 
 /// How long another process may take to make a CA, which takes it milliseconds.
 const LOCK_LIMIT: Duration = Duration::from_secs(10);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// More than any P-256 key in PEM form, comments included.
+const KEY_LIMIT: u64 = 16 * 1024;
 
 /// What a directory holds.
 pub(super) enum Found {
@@ -45,22 +49,14 @@ impl Found {
     }
 }
 
-/// Where the certificate is.
-pub(super) fn certificate_path(dir: &Path) -> PathBuf {
-    dir.join("ca.pem")
-}
-
-fn key_path(dir: &Path) -> PathBuf {
-    dir.join("ca.key")
-}
-
-fn aside_path(dir: &Path) -> PathBuf {
-    dir.join("ca.pem.next")
+/// Where the certificate waits for its key.
+fn aside_path(home: &Home) -> PathBuf {
+    home.ca_dir().join("ca.pem.next")
 }
 
 /// Reads and checks the pair.
-pub(super) fn read(dir: &Path) -> Result<Found, CaError> {
-    let (key_path, certificate_path) = (key_path(dir), certificate_path(dir));
+pub(super) fn read(home: &Home) -> Result<Found, CaError> {
+    let (key_path, certificate_path) = (home.ca_key(), home.ca_cert());
     let key = read_key(&key_path)?;
     let certificates = read_certificates(&certificate_path)?;
     let Some(key) = key else {
@@ -73,7 +69,7 @@ pub(super) fn read(dir: &Path) -> Result<Found, CaError> {
         return Ok(Found::Pair { key, certificates: certificates.clone() });
     }
     // A writer was stopped between the key and the certificate.
-    if let Ok(Some(aside)) = read_certificates(&aside_path(dir))
+    if let Ok(Some(aside)) = read_certificates(&aside_path(home))
         && aside.first().is_some_and(|root| fits(&key, root))
     {
         return Ok(Found::Pair { key, certificates: aside });
@@ -85,28 +81,28 @@ pub(super) fn read(dir: &Path) -> Result<Found, CaError> {
 }
 
 /// Puts a new pair in the place of what is there.
-pub(super) fn write(dir: &Path, _lock: &Lock, key: &KeyPair, certificates_pem: &str) -> Result<(), CaError> {
-    let (key_path, aside) = (key_path(dir), aside_path(dir));
+pub(super) fn write(home: &Home, _lock: &Lock, key: &KeyPair, certificates_pem: &str) -> Result<(), CaError> {
+    let (key_path, aside) = (home.ca_key(), aside_path(home));
     let key_pem = Zeroizing::new(key.serialize_pem());
-    write_file(&aside, certificates_pem.as_bytes(), PUBLIC).map_err(|source| CaError::Write { path: aside, source })?;
-    write_file(&key_path, key_pem.as_bytes(), PRIVATE).map_err(|source| CaError::Write { path: key_path, source })?;
-    move_in(dir)
+    write_public(&aside, certificates_pem.as_bytes()).map_err(|source| CaError::Write { path: aside, source })?;
+    home::write_private(&key_path, key_pem.as_bytes()).map_err(|source| CaError::Write { path: key_path, source })?;
+    move_in(home)
 }
 
 /// Completes what a stopped writer left.
-pub(super) fn finish(dir: &Path, _lock: &Lock) -> Result<(), CaError> {
-    let aside = aside_path(dir);
-    let Some(key) = read_key(&key_path(dir))? else { return Ok(()) };
+pub(super) fn finish(home: &Home, _lock: &Lock) -> Result<(), CaError> {
+    let aside = aside_path(home);
+    let Some(key) = read_key(&home.ca_key())? else { return Ok(()) };
     match read_certificates(&aside) {
-        Ok(Some(list)) if list.first().is_some_and(|root| fits(&key, root)) => move_in(dir),
+        Ok(Some(list)) if list.first().is_some_and(|root| fits(&key, root)) => move_in(home),
         _ => Ok(()),
     }
 }
 
-fn move_in(dir: &Path) -> Result<(), CaError> {
-    let path = certificate_path(dir);
-    fs::rename(aside_path(dir), &path)
-        .and_then(|()| File::open(dir)?.sync_all())
+fn move_in(home: &Home) -> Result<(), CaError> {
+    let path = home.ca_cert();
+    fs::rename(aside_path(home), &path)
+        .and_then(|()| home::sync_directory(&home.ca_dir()))
         .map_err(|source| CaError::Write { path, source })
 }
 
@@ -117,20 +113,17 @@ pub(super) struct Lock {
 
 impl Lock {
     /// Makes the directory and takes its lock.
-    pub(super) fn take(dir: &Path) -> Result<Self, CaError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| CaError::Write { path, source }
-        };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed(dir))?;
+    pub(super) fn take(home: &Home) -> Result<Self, CaError> {
+        let dir = home.ca_dir();
+        home::create_private_dir(&dir)?;
         let path = dir.join("ca.lock");
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
-            .mode(PRIVATE)
+            .mode(0o600)
             .open(&path)
-            .map_err(failed(&path))?;
+            .map_err(|source| CaError::Write { path: path.clone(), source })?;
         let started = Instant::now();
         loop {
             match file.try_lock() {
@@ -143,13 +136,11 @@ impl Lock {
     }
 }
 
-/// For the owner alone.
-pub(super) const PRIVATE: u32 = 0o600;
-/// For everybody to read.
-pub(super) const PUBLIC: u32 = 0o644;
+/// For everybody to read, whatever the umask.
+const PUBLIC: u32 = 0o644;
 
-/// Writes a file whole or not at all.
-pub(super) fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// Writes a file of mode 0644 whole or not at all.
+pub(super) fn write_public(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let mut suffix = [0_u8; 8];
     getrandom::fill(&mut suffix).map_err(io::Error::other)?;
@@ -157,13 +148,13 @@ pub(super) fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>
     temporary.push(format!(".{:016x}", u64::from_ne_bytes(suffix)));
     let temporary = PathBuf::from(temporary);
     let written = (|| {
-        let mut file = File::options().write(true).create_new(true).mode(mode).open(&temporary)?;
+        let mut file = File::options().write(true).create_new(true).mode(PUBLIC).open(&temporary)?;
         // The mode at creation is less the umask.
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.set_permissions(fs::Permissions::from_mode(PUBLIC))?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        File::open(dir)?.sync_all()
+        home::sync_directory(dir)
     })();
     if written.is_err() {
         // The first failure is the one to tell; a leftover is only untidy.
@@ -173,28 +164,13 @@ pub(super) fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()>
 }
 
 fn read_key(path: &Path) -> Result<Option<Zeroizing<KeyPair>>, CaError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => Zeroizing::new(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(CaError::KeyBroken { path: path.to_owned() });
-        }
-        Err(source) => return Err(CaError::Read { path: path.to_owned(), source }),
+    let bytes = match home::read_secret_file(path, KEY_LIMIT) {
+        Ok(bytes) => bytes,
+        Err(HomeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
     };
-    check_mode(path)?;
-    match KeyPair::from_pem(&text) {
-        Ok(key) => Ok(Some(Zeroizing::new(key))),
-        Err(_) => Err(CaError::KeyBroken { path: path.to_owned() }),
-    }
-}
-
-fn check_mode(path: &Path) -> Result<(), CaError> {
-    let metadata = fs::metadata(path).map_err(|source| CaError::Read { path: path.to_owned(), source })?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o026 != 0 {
-        return Err(CaError::Exposed { path: path.to_owned(), mode });
-    }
-    Ok(())
+    let key = std::str::from_utf8(&bytes).ok().and_then(|text| KeyPair::from_pem(text).ok());
+    key.map(|key| Some(Zeroizing::new(key))).ok_or_else(|| CaError::KeyBroken { path: path.to_owned() })
 }
 
 fn read_certificates(path: &Path) -> Result<Option<Vec<CertificateDer<'static>>>, CaError> {

@@ -32,7 +32,7 @@ mod upstream_defects;
 mod verifiers;
 
 pub use accept::{AcceptFailure, accept};
-pub use bundle::{BundleError, Inherited, write_bundle_to, write_ca_to};
+pub use bundle::{BundleError, Inherited, bundle_pem, write_bundle};
 pub use ca::{Authority, CaInfo, Loaded, Renewal};
 pub use error::CaError;
 pub use failure::{TlsFailure, TlsFailureKind};

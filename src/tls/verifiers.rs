@@ -16,7 +16,7 @@ use tokio::process::Command;
 use super::profile::{self, Validity};
 use super::roots::pem_of;
 use super::testing::{agent, exchange, host, hosts, now, shake};
-use super::{Authority, Inherited, Leaves, write_bundle_to};
+use super::{Authority, Inherited, Leaves, bundle_pem};
 
 const HOST: &str = "api.x.test";
 /// Longer than any of these programs takes to start on a busy machine.
@@ -34,7 +34,7 @@ impl Files {
         write("ca.pem", authority.root_pem().to_owned());
         write("leaf.pem", pem_of(&chain[0]));
         write("rest.pem", chain[1..].iter().map(pem_of).collect());
-        write_bundle_to(&place.path().join("bundle.pem"), &Inherited::default(), authority.root_pem()).unwrap();
+        write("bundle.pem", bundle_pem(&Inherited::default(), authority.root_pem()).unwrap());
         Self { place }
     }
 

@@ -1,6 +1,5 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -8,23 +7,26 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::super::Leaves;
 use super::super::testing::{agent, certificates, host, hosts, now, shake};
 use super::*;
+use crate::home::HomeError;
 
 const DAY: Duration = Duration::from_hours(24);
 
 struct Place {
     _temporary: tempfile::TempDir,
-    dir: PathBuf,
+    home: Home,
+    dir: std::path::PathBuf,
 }
 
 fn place() -> Place {
     let temporary = tempfile::tempdir().unwrap();
-    let dir = temporary.path().join("ca");
-    Place { _temporary: temporary, dir }
+    let home = Home::at(temporary.path());
+    let dir = home.ca_dir();
+    Place { _temporary: temporary, home, dir }
 }
 
 impl Place {
     fn load(&self, names: &[&str], now: WallTime) -> Result<(Arc<Authority>, Loaded), CaError> {
-        Authority::load_or_create_in(&self.dir, &hosts(names), now)
+        Authority::load_or_create(&self.home, &hosts(names), now)
     }
 
     fn mode(&self, name: &str) -> u32 {
@@ -52,7 +54,7 @@ fn the_first_start_makes_a_root_and_the_next_takes_it() {
     assert_eq!(loaded, Loaded::Existing);
     assert_eq!(taken.info(), made.info());
     assert_eq!(made.info().permitted, ["api.x.test", "y.test"]);
-    assert_eq!(Authority::load_in(&place.dir).unwrap().info(), made.info());
+    assert_eq!(Authority::load(&place.home).unwrap().info(), made.info());
 }
 
 #[test]
@@ -136,8 +138,8 @@ fn a_broken_pair_is_refused_and_left_as_it_is() {
             place.load(&["api.x.test"], now()).unwrap_err(),
             // Not even a reason to replace it anyway makes up for a broken pair.
             place.load(&["new.test"], now().plus(400 * DAY)).unwrap_err(),
-            Authority::rotate_in(&place.dir, &hosts(&["api.x.test"]), now()).unwrap_err(),
-            Authority::load_in(&place.dir).unwrap_err(),
+            Authority::rotate(&place.home, &hosts(&["api.x.test"]), now()).unwrap_err(),
+            Authority::load(&place.home).unwrap_err(),
         ] {
             assert!(expected(&error), "{what}: {error}");
             assert!(error.hint().is_some(), "{what}");
@@ -185,7 +187,7 @@ fn a_key_that_others_can_read_is_refused_with_the_command_that_mends_it() {
     for mode in [0o644, 0o620, 0o602, 0o604] {
         fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
         let error = place.load(&["api.x.test"], now()).unwrap_err();
-        assert!(matches!(error, CaError::Exposed { .. }), "{mode:o}: {error}");
+        assert!(matches!(error, CaError::Home(HomeError::OpenFile { .. })), "{mode:o}: {error}");
         assert_eq!(error.hint().unwrap(), format!("chmod 600 {}", key.display()));
     }
 }
@@ -204,7 +206,7 @@ fn a_root_is_replaced_in_its_last_month_and_stays_trusted_to_its_end() {
     assert!(new.root_pem().ends_with(old.root_pem()), "the new root comes first");
     assert_ne!(new.info().fingerprint, old.info().fingerprint);
     // A later start finds both, and a renewal after the end of the first leaves only the living.
-    assert_eq!(Authority::load_in(&place.dir).unwrap().root_pem(), new.root_pem());
+    assert_eq!(Authority::load(&place.home).unwrap().root_pem(), new.root_pem());
     let (newest, _) = place.load(&["api.x.test"], moment.plus(690 * DAY)).unwrap();
     assert_eq!(newest.root_pem().matches("BEGIN CERTIFICATE").count(), 2);
     assert!(!newest.root_pem().contains(old.root_pem()));
@@ -229,7 +231,7 @@ async fn a_host_outside_makes_a_new_root_beside_which_the_old_one_still_works() 
 fn former_roots_do_not_pile_up() {
     let place = place();
     for turn in 0..12 {
-        Authority::rotate_in(&place.dir, &hosts(&["api.x.test"]), now()).unwrap();
+        Authority::rotate(&place.home, &hosts(&["api.x.test"]), now()).unwrap();
         let expected = (turn + 1).min(1 + FORMER_LIMIT);
         assert_eq!(place.text("ca.pem").matches("BEGIN CERTIFICATE").count(), expected);
     }
@@ -250,7 +252,7 @@ fn a_writer_that_was_stopped_half_way_leaves_a_whole_pair() {
 
     // Stopped after the key was replaced: the new pair stands.
     fs::write(place.dir.join("ca.key"), &next_key).unwrap();
-    assert_eq!(Authority::load_in(&place.dir).unwrap().root_pem(), next_root);
+    assert_eq!(Authority::load(&place.home).unwrap().root_pem(), next_root);
     let (taken, loaded) = place.load(&["api.x.test"], now()).unwrap();
     assert_eq!((taken.root_pem(), loaded), (next_root.as_str(), Loaded::Existing));
 }
