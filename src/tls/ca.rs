@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::error::CaError;
 use super::facts::{Facts, fingerprint, still_valid};
-use super::files::{self, Found};
+use super::files::{self, CertificatePlace, Found};
 use super::profile::{self, Validity};
 use super::roots::pem_of;
 use super::subtree::Subtrees;
@@ -92,7 +92,7 @@ impl Authority {
     pub fn load_or_create(home: &Home, hosts: &[String], now: WallTime) -> Result<(Arc<Self>, Loaded), CaError> {
         let wanted = Subtrees::covering(hosts)?;
         // Most starts need no change, and a home may be mounted read-only: look before asking for the lock.
-        if let Ok(found @ Found::Pair { .. }) = files::read(home)
+        if let Ok(found @ Found::Pair { place: CertificatePlace::Proper, .. }) = files::read(home)
             && let Ok(authority) = Self::from_found(home, found, &wanted)
             && authority.reason_to_renew(&wanted, now).is_none()
         {
@@ -100,7 +100,7 @@ impl Authority {
             return Ok((Arc::new(authority), Loaded::Existing));
         }
         let lock = files::Lock::take(home)?;
-        let (former, loaded) = match files::read(home)? {
+        let (former, loaded) = match files::read_to_change(home, &lock)? {
             Found::Nothing => (Vec::new(), Loaded::Created),
             found @ Found::Pair { .. } => {
                 let former = found.certificates().to_vec();
@@ -108,7 +108,6 @@ impl Authority {
                 match authority.reason_to_renew(&wanted, now) {
                     None => {
                         authority.check_valid(now)?;
-                        files::finish(home, &lock)?;
                         return Ok((Arc::new(authority), Loaded::Existing));
                     }
                     Some(reason) => (former, Loaded::Renewed { reason }),
@@ -127,7 +126,7 @@ impl Authority {
     pub fn rotate(home: &Home, hosts: &[String], now: WallTime) -> Result<(Arc<Self>, Loaded), CaError> {
         let wanted = Subtrees::covering(hosts)?;
         let lock = files::Lock::take(home)?;
-        let (former, loaded) = match files::read(home)? {
+        let (former, loaded) = match files::read_to_change(home, &lock)? {
             Found::Nothing => (Vec::new(), Loaded::Created),
             found @ Found::Pair { .. } => {
                 let former = found.certificates().to_vec();
@@ -223,7 +222,7 @@ impl Authority {
     }
 
     fn from_found(home: &Home, found: Found, in_use: &Subtrees) -> Result<Self, CaError> {
-        let Found::Pair { key, certificates } = found else {
+        let Found::Pair { key, certificates, .. } = found else {
             return Err(CaError::Missing { path: home.ca_cert() });
         };
         let broken = |what| CaError::CertificateBroken { path: home.ca_cert(), what };

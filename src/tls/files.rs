@@ -36,7 +36,18 @@ pub(super) enum Found {
         key: Zeroizing<KeyPair>,
         /// The root, and former ones after it.
         certificates: Vec<CertificateDer<'static>>,
+        /// Whether the certificate is where it belongs.
+        place: CertificatePlace,
     },
+}
+
+/// Where the certificate of a pair was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CertificatePlace {
+    /// In `ca.pem`.
+    Proper,
+    /// Still aside: a writer was stopped before it moved it in.
+    Aside,
 }
 
 impl Found {
@@ -56,6 +67,14 @@ fn aside_path(home: &Home) -> PathBuf {
 
 /// Reads and checks the pair.
 pub(super) fn read(home: &Home) -> Result<Found, CaError> {
+    match read_once(home) {
+        // Another process may have replaced both files between our reading of one and of the other.
+        Err(CaError::Half { .. } | CaError::Mismatch { .. }) => read_once(home),
+        other => other,
+    }
+}
+
+fn read_once(home: &Home) -> Result<Found, CaError> {
     let (key_path, certificate_path) = (home.ca_key(), home.ca_cert());
     let key = read_key(&key_path)?;
     let certificates = read_certificates(&certificate_path)?;
@@ -66,13 +85,13 @@ pub(super) fn read(home: &Home) -> Result<Found, CaError> {
         };
     };
     if let Some(certificates) = certificates.as_ref().filter(|list| list.first().is_some_and(|root| fits(&key, root))) {
-        return Ok(Found::Pair { key, certificates: certificates.clone() });
+        return Ok(Found::Pair { key, certificates: certificates.clone(), place: CertificatePlace::Proper });
     }
     // A writer was stopped between the key and the certificate.
     if let Ok(Some(aside)) = read_certificates(&aside_path(home))
         && aside.first().is_some_and(|root| fits(&key, root))
     {
-        return Ok(Found::Pair { key, certificates: aside });
+        return Ok(Found::Pair { key, certificates: aside, place: CertificatePlace::Aside });
     }
     Err(match certificates {
         None => CaError::Half { missing: certificate_path, present: key_path },
@@ -89,14 +108,13 @@ pub(super) fn write(home: &Home, _lock: &Lock, key: &KeyPair, certificates_pem: 
     move_in(home)
 }
 
-/// Completes what a stopped writer left.
-pub(super) fn finish(home: &Home, _lock: &Lock) -> Result<(), CaError> {
-    let aside = aside_path(home);
-    let Some(key) = read_key(&home.ca_key())? else { return Ok(()) };
-    match read_certificates(&aside) {
-        Ok(Some(list)) if list.first().is_some_and(|root| fits(&key, root)) => move_in(home),
-        _ => Ok(()),
+/// Reads the pair, and first completes what a stopped writer left.
+pub(super) fn read_to_change(home: &Home, _lock: &Lock) -> Result<Found, CaError> {
+    let found = read(home)?;
+    if matches!(found, Found::Pair { place: CertificatePlace::Aside, .. }) {
+        move_in(home)?;
     }
+    Ok(found)
 }
 
 fn move_in(home: &Home) -> Result<(), CaError> {

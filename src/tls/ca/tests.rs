@@ -255,6 +255,8 @@ fn a_writer_that_was_stopped_half_way_leaves_a_whole_pair() {
     assert_eq!(Authority::load(&place.home).unwrap().root_pem(), next_root);
     let (taken, loaded) = place.load(&["api.x.test"], now()).unwrap();
     assert_eq!((taken.root_pem(), loaded), (next_root.as_str(), Loaded::Existing));
+    assert_eq!(place.text("ca.pem"), next_root);
+    assert!(!place.dir.join("ca.pem.next").exists());
 }
 
 #[test]
