@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::leaf::sni_agrees;
 use crate::message::origin::Host;
 
-/// How long an agent has for the handshake (SECURITY section 4.8).
+/// How long an agent has for the handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// A fatal `unrecognized_name` alert (RFC 6066 section 3) as a plaintext record (RFC 8446 section 5.1), which is how

@@ -24,7 +24,7 @@ use super::subtree::Subtrees;
 use crate::clock::WallTime;
 use crate::message::origin::Host;
 
-/// How many hosts have a leaf at once (SECURITY: an agent can name any host below an allowed wildcard).
+/// How many hosts have a leaf at once, since an agent can name any host below an allowed wildcard.
 const CAPACITY: usize = 1024;
 /// A leaf is made anew when it has less than this left, so that no client gets one that is about to end.
 const LEAF_MARGIN: Duration = Duration::from_hours(2);

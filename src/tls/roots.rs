@@ -51,19 +51,22 @@ pub enum RootsError {
 
 /// The system's roots, without those of a Keyferry that somebody installed there. Empty where there are none.
 pub(super) fn system() -> Vec<CertificateDer<'static>> {
-    let mut found = FILES
-        .iter()
-        .map(|path| rustls_native_certs::load_certs_from_paths(Some(Path::new(path)), None).certs)
-        .find(|certificates| !certificates.is_empty())
-        .or_else(|| {
-            DIRECTORIES
-                .iter()
-                .map(|path| rustls_native_certs::load_certs_from_paths(None, Some(Path::new(path))).certs)
-                .find(|certificates| !certificates.is_empty())
-        })
-        .unwrap_or_default();
-    found.retain(|certificate| !is_ours(certificate));
-    found
+    of_system(FILES.iter().map(Path::new), DIRECTORIES.iter().map(Path::new))
+}
+
+fn of_system<'a>(
+    mut files: impl Iterator<Item = &'a Path>,
+    mut directories: impl Iterator<Item = &'a Path>,
+) -> Vec<CertificateDer<'static>> {
+    let load = |file, directory| {
+        let mut found = rustls_native_certs::load_certs_from_paths(file, directory).certs;
+        found.retain(|certificate| !is_ours(certificate));
+        Some(found).filter(|found| !found.is_empty())
+    };
+    files
+        .find_map(|path| load(Some(path), None))
+        .or_else(|| directories.find_map(|path| load(None, Some(path))))
+        .unwrap_or_default()
 }
 
 /// All certificates of a PEM file, of which there must be one.
@@ -143,6 +146,40 @@ mod tests {
         params.distinguished_name.push(rcgen::DnType::CommonName, "Keyferry local CA of somebody");
         assert!(!is_ours(params.self_signed(&key).unwrap().der()));
         assert!(!is_ours(&CertificateDer::from(vec![1, 2, 3])));
+    }
+
+    #[test]
+    fn the_first_file_with_roots_is_taken_without_ours_and_a_directory_only_without_one() {
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        let stranger = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            rcgen::CertificateParams::new([name.to_owned()]).unwrap().self_signed(&key).unwrap().pem()
+        };
+        let (one, two, three) = (stranger("one.test"), stranger("two.test"), stranger("three.test"));
+        let ours = Authority::ephemeral(&hosts(&["x.test"]), now()).unwrap().root_pem().to_owned();
+        std::fs::create_dir(at("directory")).unwrap();
+        for (name, text) in [
+            ("empty.pem", ""),
+            ("ours.pem", ours.as_str()),
+            ("one.pem", &format!("{ours}{one}")),
+            ("two.pem", &two),
+            ("directory/three.pem", &three),
+            ("directory/ours.pem", &ours),
+        ] {
+            std::fs::write(at(name), text).unwrap();
+        }
+        for (files, expected) in [
+            (&["missing.pem", "empty.pem", "one.pem", "two.pem"][..], one.as_str()),
+            (&["ours.pem", "two.pem", "one.pem"], &two),
+            (&["missing.pem", "ours.pem"], &three),
+        ] {
+            let files: Vec<PathBuf> = files.iter().map(|name| at(name)).collect();
+            let directories = [at("missing"), at("directory")];
+            let found = of_system(files.iter().map(PathBuf::as_path), directories.iter().map(PathBuf::as_path));
+            assert_eq!(found, certificates(expected), "{files:?}");
+        }
+        assert!(of_system(std::iter::empty(), std::iter::once(at("missing").as_path())).is_empty());
     }
 
     #[test]

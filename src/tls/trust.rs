@@ -21,7 +21,7 @@ use super::failure::TlsFailure;
 use super::roots::{self, RootsError};
 use crate::message::origin::{Host, Origin, Scheme};
 
-/// How long an upstream has for the handshake (SECURITY section 4.8).
+/// How long an upstream has for the handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 /// Servers whose sessions are remembered, per configuration.
 const SESSIONS: usize = 256;

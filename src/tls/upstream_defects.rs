@@ -1,5 +1,5 @@
-//! Upstreams with every defect that must stop a request before a credential is opened (SECURITY section 2.2, TL-01 to
-//! TL-24), on a real handshake.
+//! Upstreams with every defect that must stop a request before a credential is opened (TL-01 to TL-24), on a real
+//! handshake.
 
 use std::process::Command;
 use std::sync::Arc;

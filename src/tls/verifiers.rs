@@ -1,5 +1,5 @@
-//! The very chain that agents see, before other people's verifiers, and what a stolen key is good for (SECURITY
-//! section 2.2, TL-39 and TL-40).
+//! The very chain that agents see, before other people's verifiers, and what a stolen key is good for (TL-39,
+//! TL-40).
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
