@@ -1,0 +1,88 @@
+//! The programs that the real-client suites need, and what is said when one is missing.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+
+/// Something that must be on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    Curl,
+    Git,
+    Openssl,
+    /// The interpreter with the pinned packages of `tests/clients/requirements.txt`.
+    Python,
+    /// Claude Code at the version of `tests/clients/package.json`.
+    Claude,
+}
+
+impl Tool {
+    fn path(self) -> Option<PathBuf> {
+        match self {
+            Self::Curl => in_path("curl"),
+            Self::Git => in_path("git").filter(|_| git_has_http_backend()),
+            Self::Openssl => in_path("openssl"),
+            Self::Python => Some(clients().join("venv/bin/python")).filter(|path| path.exists()),
+            Self::Claude => {
+                let packages = clients().join("node/node_modules/@anthropic-ai");
+                let entries = std::fs::read_dir(packages).ok()?;
+                entries.flatten().map(|entry| entry.path().join("claude")).find(|path| path.exists())
+            }
+        }
+    }
+
+    fn install(self) -> &'static str {
+        match self {
+            Self::Curl => "apt-get install curl",
+            Self::Git => "apt-get install git",
+            Self::Openssl => "apt-get install openssl",
+            Self::Python => {
+                "python3 -m venv target/clients/venv && target/clients/venv/bin/pip install -r tests/clients/requirements.txt"
+            }
+            Self::Claude => {
+                "mkdir -p target/clients/node && cp tests/clients/package*.json target/clients/node/ \
+                 && npm ci --ignore-scripts --prefix target/clients/node"
+            }
+        }
+    }
+}
+
+/// The tool's path. Without it the suite is reported by name, and fails where nothing may be left out.
+pub fn need(suite: &str, tool: Tool) -> Option<PathBuf> {
+    static REPORT: Mutex<()> = Mutex::new(());
+    if let Some(path) = tool.path() {
+        return Some(path);
+    }
+    let line = format!("{suite}: needs {tool:?}; install it with: {}", tool.install());
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "NOT RUN {line}");
+    let _held = REPORT.lock().unwrap();
+    eprintln!("NOT RUN {line}");
+    let report = clients().join("not-run.txt");
+    let _ = std::fs::create_dir_all(clients());
+    if let Ok(mut file) = std::fs::OpenOptions::new().create(true).append(true).open(report) {
+        let _ = writeln!(file, "{line}");
+    }
+    None
+}
+
+/// Where `tests/run` installs the clients.
+pub fn clients() -> PathBuf {
+    std::env::var_os("KEYFERRY_TEST_CLIENTS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/clients"), PathBuf::from)
+}
+
+/// A script of `tests/clients`.
+pub fn script(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+fn git_has_http_backend() -> bool {
+    let output = Command::new("git").arg("--exec-path").output();
+    output.is_ok_and(|o| PathBuf::from(String::from_utf8_lossy(&o.stdout).trim()).join("git-http-backend").exists())
+}
