@@ -18,4 +18,5 @@ mod harness;
 mod upstream;
 
 mod architecture;
+mod clients;
 mod instrument;

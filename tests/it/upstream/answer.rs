@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -63,10 +64,23 @@ async fn usual(state: &Arc<State>, seen: &Seen) -> Result<Response<Body>, Fault>
         return Ok(answer);
     }
     let known = seen.credential().is_some_and(|credential| state.is_known(&credential));
-    match seen.host.split(':').next().unwrap_or_default() {
-        "api.anthropic.com" => Ok(llm::anthropic(seen, known)),
-        "api.openai.com" | "openrouter.ai" => Ok(llm::openai(seen, known)),
-        "generativelanguage.googleapis.com" => Ok(llm::gemini(seen, known)),
+    let echo = seen.credential().filter(|_| state.echoes.load(Ordering::Relaxed));
+    let text = llm::text(echo.as_deref());
+    let host = seen.host.split(':').next().unwrap_or_default();
+    let mut answer = match host {
+        "api.anthropic.com" => llm::anthropic(seen, known, &text),
+        "api.openai.com" | "openrouter.ai" => llm::openai(seen, known, &text),
+        "generativelanguage.googleapis.com" => llm::gemini(seen, known, &text),
+        _ => return service(state, seen, known, host).await,
+    };
+    if let Some(value) = echo.and_then(|credential| http::HeaderValue::try_from(credential).ok()) {
+        answer.headers_mut().insert("x-you-sent", value);
+    }
+    Ok(answer)
+}
+
+async fn service(state: &Arc<State>, seen: &Seen, known: bool, host: &str) -> Result<Response<Body>, Fault> {
+    match host {
         "github.com" => git::backend(state, seen, known).await,
         "api.github.com" => Ok(services::github(seen, known)),
         "api.telegram.org" => Ok(services::telegram(seen, known)),

@@ -7,10 +7,16 @@ use serde_json::{Value, json};
 use super::answer::{Body, event_stream, to_json};
 use super::record::Seen;
 
-/// The words of every model answer.
+/// The words of every model answer, in the pieces that a stream has.
 pub const WORDS: [&str; 4] = ["All", " keys", " stay", " home."];
 
-pub fn anthropic(seen: &Seen, known: bool) -> Response<Body> {
+/// The pieces of an answer; the last may say the credential back.
+pub fn text(echo: Option<&str>) -> Vec<String> {
+    let words = WORDS.iter().map(|word| (*word).to_owned());
+    words.chain(echo.map(|credential| format!(" You sent {credential}."))).collect()
+}
+
+pub fn anthropic(seen: &Seen, known: bool, text: &[String]) -> Response<Body> {
     if !known {
         let error = json!({"type": "authentication_error", "message": "invalid x-api-key"});
         return to_json(401, &json!({"type": "error", "error": error, "request_id": "req_test"}));
@@ -24,8 +30,8 @@ pub fn anthropic(seen: &Seen, known: bool) -> Response<Body> {
             let page = json!({"data": [model], "has_more": false, "first_id": "claude-test", "last_id": "claude-test"});
             to_json(200, &page)
         }
-        ("POST", "/v1/messages") if body["stream"] == json!(true) => event_stream(anthropic_events(&model), None),
-        ("POST", "/v1/messages") => to_json(200, &anthropic_message(&model, &WORDS.concat())),
+        ("POST", "/v1/messages") if body["stream"] == json!(true) => event_stream(anthropic_events(&model, text), None),
+        ("POST", "/v1/messages") => to_json(200, &anthropic_message(&model, &text.concat())),
         ("POST", "/v1/messages/count_tokens") => to_json(200, &json!({"input_tokens": 7})),
         _ => {
             let error = json!({"type": "not_found_error", "message": "Not found"});
@@ -42,13 +48,13 @@ fn anthropic_message(model: &str, text: &str) -> Value {
         "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}})
 }
 
-fn anthropic_events(model: &str) -> Vec<Bytes> {
+fn anthropic_events(model: &str, text: &[String]) -> Vec<Bytes> {
     let mut events = vec![
         json!({"type": "message_start", "message": anthropic_message(model, "")}),
         json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
         json!({"type": "ping"}),
     ];
-    for word in WORDS {
+    for word in text {
         let delta = json!({"type": "text_delta", "text": word});
         events.push(json!({"type": "content_block_delta", "index": 0, "delta": delta}));
     }
@@ -61,7 +67,7 @@ fn anthropic_events(model: &str) -> Vec<Bytes> {
 }
 
 /// OpenAI and OpenRouter, whose shapes are the same.
-pub fn openai(seen: &Seen, known: bool) -> Response<Body> {
+pub fn openai(seen: &Seen, known: bool, text: &[String]) -> Response<Body> {
     if !known {
         let error = json!({"message": "Incorrect API key provided.", "type": "invalid_request_error",
             "param": null, "code": "invalid_api_key"});
@@ -75,9 +81,11 @@ pub fn openai(seen: &Seen, known: bool) -> Response<Body> {
             let model = json!({"id": "gpt-test", "object": "model", "created": 1, "owned_by": "test"});
             to_json(200, &json!({"object": "list", "data": [model]}))
         }
-        ("POST", "/v1/chat/completions") if body["stream"] == json!(true) => event_stream(openai_chunks(&model), None),
+        ("POST", "/v1/chat/completions") if body["stream"] == json!(true) => {
+            event_stream(openai_chunks(&model, text), None)
+        }
         ("POST", "/v1/chat/completions") => {
-            let message = json!({"role": "assistant", "content": WORDS.concat()});
+            let message = json!({"role": "assistant", "content": text.concat()});
             let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
             let usage = json!({"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11});
             let answer = json!({"id": "chatcmpl-test", "object": "chat.completion", "created": 1, "model": model,
@@ -88,7 +96,7 @@ pub fn openai(seen: &Seen, known: bool) -> Response<Body> {
     }
 }
 
-fn openai_chunks(model: &str) -> Vec<Bytes> {
+fn openai_chunks(model: &str, text: &[String]) -> Vec<Bytes> {
     let chunk = |delta: Value, finish: Value| {
         let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
         let chunk = json!({"id": "chatcmpl-test", "object": "chat.completion.chunk", "created": 1, "model": model,
@@ -96,13 +104,13 @@ fn openai_chunks(model: &str) -> Vec<Bytes> {
         Bytes::from(format!("data: {chunk}\n\n"))
     };
     let mut pieces = vec![chunk(json!({"role": "assistant", "content": ""}), Value::Null)];
-    pieces.extend(WORDS.iter().map(|word| chunk(json!({"content": word}), Value::Null)));
+    pieces.extend(text.iter().map(|word| chunk(json!({"content": word}), Value::Null)));
     pieces.push(chunk(json!({}), json!("stop")));
     pieces.push(Bytes::from_static(b"data: [DONE]\n\n"));
     pieces
 }
 
-pub fn gemini(seen: &Seen, known: bool) -> Response<Body> {
+pub fn gemini(seen: &Seen, known: bool, text: &[String]) -> Response<Body> {
     if !known {
         let details = json!([{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}]);
         let error = json!({"code": 400, "message": "API key not valid. Please pass a valid API key.",
@@ -112,7 +120,7 @@ pub fn gemini(seen: &Seen, known: bool) -> Response<Body> {
     match (seen.method.as_str(), seen.path()) {
         ("GET", "/v1beta/models") => to_json(200, &json!({"models": [{"name": "models/gemini-test"}]})),
         ("POST", path) if path.ends_with(":generateContent") => {
-            let content = json!({"role": "model", "parts": [{"text": WORDS.concat()}]});
+            let content = json!({"role": "model", "parts": [{"text": text.concat()}]});
             to_json(200, &json!({"candidates": [{"content": content, "finishReason": "STOP", "index": 0}]}))
         }
         _ => to_json(404, &json!({"error": {"code": 404, "message": "Not found", "status": "NOT_FOUND"}})),

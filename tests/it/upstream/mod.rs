@@ -17,7 +17,7 @@ mod services;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::runtime::Runtime;
@@ -57,6 +57,7 @@ pub struct State {
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<Vec<Connection>>,
     next: AtomicU64,
+    echoes: AtomicBool,
     repositories: PathBuf,
 }
 
@@ -80,6 +81,7 @@ impl TestUpstream {
             seen: Mutex::default(),
             connections: Mutex::default(),
             next: AtomicU64::new(1),
+            echoes: AtomicBool::new(false),
             repositories: dir.path().join("repositories"),
         });
         let stop = CancellationToken::new();
@@ -134,6 +136,11 @@ impl TestUpstream {
 
     pub fn mend(&self, host: &str) {
         self.state.defects.lock().unwrap().remove(host);
+    }
+
+    /// Makes the model providers say the credential back, in a field and in their text.
+    pub fn echoes(&self) {
+        self.state.echoes.store(true, Ordering::Relaxed);
     }
 
     /// A bare repository with one commit under `github.com/<name>.git`, for whom a known secret opens it.
