@@ -23,7 +23,7 @@ const FLOORS: &[(u8, &[&str])] = &[
 ];
 
 /// The files in which a secret's bytes are taken out of their type, and why there.
-const EXPOSES: &[(&str, &str)] = &[];
+const EXPOSES: &[(&str, &str)] = &[("src/placeholder.rs", "keys the hash that marks are made with")];
 
 /// A file with its code in it, comments and its own tests left out.
 struct Source {
@@ -115,8 +115,11 @@ fn every_test_file_is_part_of_the_program() {
 
 #[test]
 fn no_file_is_longer_than_a_reader_can_hold() {
+    // About 300 lines without its tests is the aim; this is where it ends.
+    const LINES: usize = 350;
     let all = sources("src").into_iter().chain(sources("tests/it"));
-    let long: Vec<String> = all.filter(|s| s.lines > 500).map(|s| format!("{}: {} lines", s.name, s.lines)).collect();
+    let long = all.filter(|source| source.lines > LINES).map(|s| format!("{}: {} lines", s.name, s.lines));
+    let long: Vec<String> = long.collect();
     assert!(long.is_empty(), "{long:#?}");
 }
 
@@ -180,7 +183,7 @@ fn sources(dir: &str) -> Vec<Source> {
         let code = before_tests.lines().filter(|line| !line.trim_start().starts_with("//"));
         let code = code.collect::<Vec<_>>().join("\n");
         let name = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
-        all.push(Source { name, code, lines: text.lines().count() });
+        all.push(Source { name, code, lines: before_tests.lines().count() });
     }
     assert!(!all.is_empty(), "no source in {dir}");
     all

@@ -20,3 +20,4 @@ mod upstream;
 mod architecture;
 mod clients;
 mod instrument;
+mod proxy;

@@ -62,6 +62,11 @@ impl Canary {
         Self(random(40, LETTERS))
     }
 
+    /// Any other text that must not be found.
+    pub fn of(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

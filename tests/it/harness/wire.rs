@@ -197,6 +197,16 @@ impl Wire {
         std::mem::take(&mut self.unread)
     }
 
+    /// The next answer, or nothing where the peer closes instead.
+    pub fn rest_or_answer(&mut self) -> Option<Answered> {
+        while self.unread.is_empty() {
+            if self.fill() == 0 {
+                return None;
+            }
+        }
+        Some(self.answer())
+    }
+
     /// Takes more bytes; 0 at the end or when the connection broke.
     fn fill(&mut self) -> usize {
         let mut buffer = [0u8; 16 * 1024];

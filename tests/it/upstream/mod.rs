@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+pub use answer::pattern;
 pub use ca::{Ca, Leaf, Offer};
 pub use record::{Connection, Seen, hex, occurrences};
 pub use script::{Answer, Defect, Gate, Rule};

@@ -1,0 +1,291 @@
+//! Two profiles of one provider: what a limit does to the request, to the next one, and after a restart.
+
+use super::Stage;
+use crate::harness::{Answered, Canary, HTTP1, Home, Wire};
+use crate::upstream::{Answer, Rule, Seen};
+
+const HOST: &str = "api.anthropic.com";
+const CONFIG: &str = "pools:\n  anthropic:\n    order: [first, second]\ndefault: deny\n";
+const BODY: &str = r#"{"model":"claude-test","max_tokens":9,"messages":[{"role":"user","content":"hi"}]}"#;
+
+struct Pool {
+    stage: Stage,
+    first: Canary,
+    second: Canary,
+}
+
+fn pool() -> Pool {
+    let (first, second) = (Canary::anthropic(), Canary::anthropic());
+    let (one, two) = (first.clone(), second.clone());
+    let stage = Stage::with(CONFIG, move |upstream, home| {
+        home.stock(upstream, "anthropic:first", &one, &[]);
+        home.stock(upstream, "anthropic:second", &two, &[]);
+    });
+    Pool { stage, first, second }
+}
+
+fn limited(retry_after: &str) -> Answer {
+    Answer::anthropic_rate_limited().with("retry-after", retry_after)
+}
+
+impl Pool {
+    fn limit(&self, secret: &Canary, answer: Answer) {
+        self.stage.upstream.script(Rule::always(answer).secret(secret.as_str()));
+    }
+
+    fn post(&self) -> Answered {
+        post(&self.stage)
+    }
+
+    /// Which profile each request at the provider was sent with.
+    fn sent(&self) -> Vec<&'static str> {
+        let name = |seen: &Seen| match (seen.occurrences(self.first.as_str()), seen.occurrences(self.second.as_str())) {
+            (1, 0) => "first",
+            (0, 1) => "second",
+            both => panic!("{both:?} in {seen:#?}"),
+        };
+        self.stage.upstream.seen_at(HOST).iter().map(name).collect()
+    }
+
+    fn profile(&self, name: &str) -> serde_json::Value {
+        let listed = self.stage.home.command(&["profile", "list", "--json"]);
+        listed.assert_code(0);
+        let list = listed.json();
+        let wanted = format!("anthropic:{name}");
+        let found = list.as_array().unwrap().iter().find(|profile| profile["profile"] == wanted.as_str());
+        found.unwrap_or_else(|| panic!("no {wanted} in {list}")).clone()
+    }
+}
+
+fn post(stage: &Stage) -> Answered {
+    let length = BODY.len();
+    let request = format!(
+        "POST /v1/messages HTTP/1.1\r\nHost: {HOST}\r\nx-api-key: x\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{BODY}"
+    );
+    stage.open(HOST).ask(&request)
+}
+
+/// Seconds from now to an RFC 3339 time.
+fn seconds_until(time: &serde_json::Value) -> i64 {
+    use time::format_description::well_known::Rfc3339;
+    let time = time::OffsetDateTime::parse(time.as_str().expect("a time"), &Rfc3339).unwrap();
+    (time - time::OffsetDateTime::now_utc()).whole_seconds()
+}
+
+#[test]
+fn a_limit_moves_the_same_request_to_the_next_profile() {
+    let pool = pool();
+    pool.limit(&pool.first, limited("60"));
+    let answered = pool.post();
+    answered.assert_status(200);
+    assert!(answered.text().contains("All keys stay home."));
+    assert_eq!(pool.sent(), ["first", "second"]);
+    for seen in pool.stage.upstream.seen_at(HOST) {
+        assert_eq!(seen.body, BODY, "the body is sent again, whole");
+    }
+    // The first cools for the stated time and no more than a tenth longer; the next request does not try it.
+    let first = pool.profile("first");
+    assert_eq!(first["state"], "cooling");
+    let left = seconds_until(&first["until"]);
+    assert!((45..=90).contains(&left), "{left} s left of 60");
+    assert_eq!(pool.profile("second")["state"], "ready");
+    pool.stage.upstream.forget();
+    pool.post().assert_status(200);
+    assert_eq!(pool.sent(), ["second"]);
+    let (_, metrics) = pool.stage.daemon.admin_get("/metrics");
+    assert!(
+        metrics.lines().any(|line| line.starts_with("keyferry_rotations_total{") && line.contains("anthropic")),
+        "{metrics}"
+    );
+    let state = metrics.lines().find(|l| l.starts_with("keyferry_profile_state{") && l.contains("first")).unwrap();
+    assert!(state.ends_with(" 1"), "{state}");
+    let mut pool = pool;
+    pool.stage.stop();
+    let lines = pool.stage.home.access_log();
+    let line = lines.iter().find(|line| line["attempts"].as_array().is_some_and(|a| a.len() == 2)).unwrap();
+    assert_eq!(line["attempts"][0]["profile"], "anthropic:first");
+    assert_eq!(line["attempts"][0]["status"], 429);
+    assert_eq!(line["attempts"][1]["profile"], "anthropic:second");
+    assert_eq!(line["attempts"][1]["status"], 200);
+    assert_eq!(line["profile"], "anthropic:second");
+    assert_eq!(line["status"], 200);
+}
+
+#[test]
+fn quota_and_billing_answers_move_on_too() {
+    let quota = serde_json::json!({"type": "error", "error": {"type": "rate_limit_error", "message": "spend limit",
+        "details": {"error_code": "enforced_spend_limit_reached"}}});
+    let credit = serde_json::json!({"type": "error", "error": {"type": "invalid_request_error",
+        "message": "Your credit balance is too low to access the Anthropic API."}});
+    for answer in [Answer::json(429, &quota), Answer::json(400, &credit)] {
+        let pool = pool();
+        pool.limit(&pool.first, answer);
+        pool.post().assert_status(200);
+        assert_eq!(pool.sent(), ["first", "second"]);
+        assert_eq!(pool.profile("first")["state"], "cooling");
+    }
+}
+
+#[test]
+fn all_cooling_is_answered_truthfully_and_without_a_request() {
+    let pool = pool();
+    pool.limit(&pool.first, limited("120"));
+    pool.limit(&pool.second, limited("30"));
+    let answered = pool.post();
+    assert_eq!(pool.sent(), ["first", "second"]);
+    let check = |answered: &Answered| {
+        answered.assert_refused(429, "profiles_cooling");
+        let wait: u64 = answered.value("retry-after").expect("Retry-After").parse().unwrap();
+        assert!((1..=40).contains(&wait), "the earliest release is in about 30 s, not {wait}");
+        assert_eq!(answered.json()["error"]["type"], "rate_limit_error", "the provider's own word");
+    };
+    check(&answered);
+    pool.stage.upstream.forget();
+    check(&pool.post());
+    assert!(pool.stage.upstream.seen().is_empty(), "nothing is sent while all profiles cool");
+}
+
+#[test]
+fn a_long_wait_tells_the_sdks_not_to_retry() {
+    let pool = pool();
+    pool.limit(&pool.first, limited("7200"));
+    pool.limit(&pool.second, limited("3600"));
+    let answered = pool.post();
+    answered.assert_refused(429, "profiles_cooling");
+    assert_eq!(answered.value("x-should-retry"), Some("false"));
+    let wait: u64 = answered.value("retry-after").unwrap().parse().unwrap();
+    assert!((3500..=4000).contains(&wait), "{wait}");
+}
+
+#[test]
+fn cooldowns_outlive_a_restart() {
+    let mut pool = pool();
+    pool.limit(&pool.first, limited("600"));
+    pool.limit(&pool.second, limited("600"));
+    pool.post().assert_refused(429, "profiles_cooling");
+    pool.stage.stop();
+    pool.stage.upstream.forget();
+    pool.stage.daemon = pool.stage.home.serve();
+    let answered = pool.post();
+    answered.assert_refused(429, "profiles_cooling");
+    let wait: u64 = answered.value("retry-after").unwrap().parse().unwrap();
+    assert!((500..=680).contains(&wait), "{wait}");
+    assert!(pool.stage.upstream.seen().is_empty());
+}
+
+#[test]
+fn a_reset_makes_a_profile_ready() {
+    let pool = pool();
+    pool.limit(&pool.first, limited("600"));
+    pool.post().assert_status(200);
+    pool.stage.upstream.clear_script();
+    pool.stage.upstream.forget();
+    pool.stage.home.command(&["profile", "reset", "anthropic:first"]).assert_code(0);
+    assert_eq!(pool.profile("first")["state"], "ready");
+    pool.post().assert_status(200);
+    assert_eq!(pool.sent(), ["first"]);
+}
+
+#[test]
+fn a_bare_limit_hops_once_and_the_first_cools() {
+    // No Retry-After, nothing in the body: the other profile's success is the evidence.
+    let pool = pool();
+    let bare = Answer::Whole { status: 429, fields: Vec::new(), body: bytes::Bytes::new() };
+    pool.limit(&pool.first, bare);
+    pool.post().assert_status(200);
+    assert_eq!(pool.sent(), ["first", "second"]);
+    let first = pool.profile("first");
+    assert_eq!(first["state"], "cooling");
+    let left = seconds_until(&first["until"]);
+    assert!((40..=90).contains(&left), "the ladder starts with a minute, not {left} s");
+}
+
+#[test]
+fn a_request_fault_is_the_agents_own() {
+    let pool = pool();
+    let fault = serde_json::json!({"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: required"}});
+    pool.limit(&pool.first, Answer::json(400, &fault));
+    let answered = pool.post();
+    answered.assert_status(400);
+    assert_eq!(answered.json()["error"]["message"], "max_tokens: required");
+    assert_eq!(pool.sent(), ["first"]);
+    assert_eq!(pool.profile("first")["state"], "ready");
+}
+
+#[test]
+fn a_pools_rejection_is_no_401() {
+    // A 401 would send an agent into a login flow.
+    let pool = pool();
+    let bad =
+        serde_json::json!({"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}});
+    pool.limit(&pool.first, Answer::json(401, &bad));
+    pool.limit(&pool.second, Answer::json(401, &bad));
+    pool.post().assert_refused(502, "credentials_rejected");
+}
+
+#[test]
+fn a_stream_that_began_is_not_sent_again() {
+    let pool = pool();
+    let pieces = vec![
+        "event: message_start\ndata: {\"type\":\"message_start\"}\n\n".into(),
+        "event: content_block_delta\ndata: {}\n\n".into(),
+    ];
+    let fields = vec![("content-type".to_owned(), "text/event-stream".to_owned())];
+    pool.limit(&pool.first, Answer::Broken { status: 200, fields, pieces });
+    let answered = pool.post();
+    answered.assert_status(200);
+    assert!(!answered.complete, "a broken stream must not end cleanly");
+    assert_eq!(pool.sent(), ["first"]);
+}
+
+#[test]
+fn a_pool_of_identities_is_not_fungible() {
+    // Another GitHub token is another identity: a limit is passed on, nothing is tried with the second.
+    let (first, second) = (Canary::github(), Canary::github());
+    let (one, two) = (first.clone(), second.clone());
+    let stage = Stage::with("pools:\n  github:\n    order: [first, second]\ndefault: deny\n", move |upstream, home| {
+        home.stock(upstream, "github:first", &one, &[]);
+        home.stock(upstream, "github:second", &two, &[]);
+    });
+    let answer = Answer::text(403, "{\"message\":\"secondary rate limit\"}").with("retry-after", "60");
+    stage.upstream.script(Rule::always(answer).secret(first.as_str()));
+    let answered = stage.open("api.github.com").ask(&super::get("api.github.com", "/user"));
+    assert!(answered.status == 403 || answered.status == 429, "{answered:?}");
+    let seen = stage.upstream.seen_at("api.github.com");
+    assert_eq!(seen.len(), 1, "{seen:#?}");
+    assert_eq!(seen[0].occurrences(second.as_str()), 0);
+}
+
+#[test]
+fn parallel_requests_survive_a_limit() {
+    let pool = pool();
+    pool.limit(&pool.first, limited("60"));
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..12).map(|_| scope.spawn(|| pool.post().status)).collect();
+        for one in asked {
+            assert_eq!(one.join().unwrap(), 200);
+        }
+    });
+    assert!(pool.sent().iter().filter(|name| **name == "second").count() == 12);
+    assert_eq!(pool.profile("first")["level"], 1, "twelve failures of one moment are one");
+}
+
+#[test]
+fn a_run_uses_the_same_pool() {
+    let pool = pool();
+    pool.limit(&pool.first, limited("600"));
+    pool.post().assert_status(200);
+    let Pool { mut stage, .. } = pool;
+    stage.stop();
+    let home: &Home = &stage.home;
+    drop(Wire::connect(home, stage.upstream.plain_address()));
+    let Some(curl) = crate::harness::need("rotation", crate::harness::Tool::Curl) else { return };
+    stage.upstream.forget();
+    let mut command = home.keyferry(&["run", "--quiet", "--"]);
+    command.arg(curl).args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "https://api.anthropic.com/v1/models"]);
+    let finished = home.finish(command, b"");
+    assert_eq!(finished.stdout(), "200", "{}", finished.stderr());
+    assert_eq!(stage.upstream.seen_at(HOST).len(), 1, "the first profile still cools");
+    let _ = HTTP1;
+}
