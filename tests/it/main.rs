@@ -18,6 +18,8 @@ mod harness;
 mod upstream;
 
 mod architecture;
+mod cli;
 mod clients;
+mod demo;
 mod instrument;
 mod proxy;

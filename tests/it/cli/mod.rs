@@ -1,0 +1,9 @@
+//! The command line, as people and scripts meet it.
+
+mod agents;
+mod basics;
+mod config;
+mod environment;
+mod files;
+mod run;
+mod secrets;
