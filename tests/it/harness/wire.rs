@@ -162,6 +162,11 @@ impl Wire {
         while answered.status < 200 && answered.status != 101 {
             answered = self.head_only();
         }
+        self.body_of(answered)
+    }
+
+    /// Reads the body that belongs to a head.
+    pub fn body_of(&mut self, mut answered: Answered) -> Answered {
         let chunked = answered.value("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
         let length = answered.value("content-length").map(|v| v.parse::<usize>().unwrap());
         if chunked {

@@ -87,15 +87,10 @@ impl Stage {
 
     /// What CONNECT is answered, whatever it is.
     pub fn connect(&self, target: &str) -> Answered {
-        let request = crate::harness::connect_request(target, "coder", &self.token);
         let mut wire = self.wire();
-        wire.send(request.as_bytes());
+        wire.send(crate::harness::connect_request(target, "coder", &self.token).as_bytes());
         let head = wire.head_only();
-        if head.status == 200 {
-            return head;
-        }
-        let mut again = self.wire();
-        again.ask(&request)
+        if head.status == 200 { head } else { wire.body_of(head) }
     }
 
     /// An intercepted HTTP/1.1 connection to `host`.

@@ -10,7 +10,6 @@ fn unopened(stage: &Stage) {
     for line in opened {
         assert!(line.ends_with(" 0"), "a secret was opened: {line}");
     }
-    assert!(stage.home.audit_log().iter().all(|line| !line.to_string().contains("\"POST\"")));
 }
 
 #[test]
