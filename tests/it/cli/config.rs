@@ -40,9 +40,7 @@ fn all_faults_come_at_once_with_their_places() {
 #[test]
 fn duplicate_keys_and_broken_yaml_are_faults() {
     let home = Home::empty();
-    for text in
-        ["scrub: on\nscrub: off\n", "listen: [\n", "\tscrub: on\n", "scrub: on\n---\nscrub: off\n", "- a\n- b\n"]
-    {
+    for text in ["scrub: on\nscrub: off\n", "listen: [\n", "scrub: on\n---\nscrub: off\n", "- a\n- b\n"] {
         home.write_config(text);
         let report = check(&home);
         assert_eq!(report["ok"], false, "{text:?}");
