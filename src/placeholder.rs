@@ -190,18 +190,15 @@ impl Minter {
     }
 
     fn has_hex_mark(&self, text: &str) -> bool {
-        if let Some(digits) = uuid_digits(text) {
-            return self.hex_mark_in(&digits);
-        }
-        // Dashes are left out, because a shape may have them between its groups.
-        let plain: String = text.chars().filter(|c| *c != '-').collect();
-        plain.split(|c: char| !matches!(c, '0'..='9' | 'a'..='f')).any(|run| self.hex_mark_in(run))
+        let in_uuid = |digits: Vec<u8>| self.hex_mark_in(&digits);
+        text.as_bytes().windows(UUID_FORM.len()).filter_map(uuid_digits).any(in_uuid)
+            || text.split(|c: char| !matches!(c, '0'..='9' | 'a'..='f')).any(|run| self.hex_mark_in(run.as_bytes()))
     }
 
-    fn hex_mark_in(&self, run: &str) -> bool {
+    fn hex_mark_in(&self, run: &[u8]) -> bool {
         // A literal in front of the slot may happen to be hexadecimal too, so a few more places than the first are
         // tried; the bound keeps a long hexadecimal text cheap.
-        run.as_bytes().windows(2 * HEX_HALF).take(16).any(|window| {
+        run.windows(2 * HEX_HALF).take(16).any(|window| {
             let (who, check) = window.split_at(HEX_HALF);
             self.check(who, HEX, HEX_HALF).as_bytes() == check
         })
@@ -330,16 +327,13 @@ fn push_literal(pieces: &mut Vec<Piece>, text: &str) -> Result<(), ShapeError> {
     Ok(())
 }
 
-fn uuid_digits(text: &str) -> Option<String> {
-    if text.len() != UUID_FORM.len() {
-        return None;
-    }
-    let mut digits = String::new();
-    for (form, c) in UUID_FORM.chars().zip(text.chars()) {
+/// The free digits of a text in the form of [`UUID_FORM`].
+fn uuid_digits(text: &[u8]) -> Option<Vec<u8>> {
+    let mut digits = Vec::new();
+    for (form, byte) in UUID_FORM.bytes().zip(text) {
         match form {
-            'x' if c.is_ascii_hexdigit() => digits.push(c),
-            'x' => return None,
-            literal if literal == c => {}
+            b'x' if HEX.contains(byte) => digits.push(*byte),
+            literal if literal == *byte => {}
             _ => return None,
         }
     }
@@ -419,6 +413,8 @@ mod tests {
             ("xoxb-{digit:12}-{digit:13}-{alnum:24}", r"^xoxb-[0-9]{12}-[0-9]{13}-keyferry[A-Za-z0-9]{16}$"),
             ("{hex:32}-us21", r"^[0-9a-f]{32}-us21$"),
             ("fc-{hex:32}", r"^fc-[0-9a-f]{32}$"),
+            ("xoxp-{digit:12}-{digit:13}-{hex:32}", r"^xoxp-[0-9]{12}-[0-9]{13}-[0-9a-f]{32}$"),
+            ("sk-lf-{uuid}", r"^sk-lf-[0-9a-f-]{36}$"),
             ("{uuid}", r"^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}$"),
             ("AKIA{upper:24}", r"^AKIAKEYFERRY[A-Z2-7]{16}$"),
         ] {

@@ -149,9 +149,10 @@ fn kind(draft: &KindDraft, at: &str, faults: &mut Faults<'_>) -> Kind {
     for (index, place_draft) in draft.places.iter().enumerate() {
         place(place_draft, &format!("{at}places[{index}]."), faults);
     }
-    for (index, name) in draft.env.iter().chain(&draft.base_url_env).enumerate() {
-        if !is_variable(name) {
-            faults.add(format!("{at}env[{index}]"), format!("'{name}' is not a variable name"), None);
+    let field_env: Vec<String> = draft.field_env.iter().map(|(_, variable)| variable.clone()).collect();
+    for (key, names) in [("env", &draft.env), ("base_url_env", &draft.base_url_env), ("field_env", &field_env)] {
+        for (index, name) in names.iter().enumerate().filter(|(_, name)| !is_variable(name)) {
+            faults.add(format!("{at}{key}[{index}]"), format!("'{name}' is not a variable name"), None);
         }
     }
     let shape = draft.placeholder.as_deref().map_or_else(|| Ok(Shape::generic()), Shape::parse);
@@ -169,6 +170,7 @@ fn kind(draft: &KindDraft, at: &str, faults: &mut Faults<'_>) -> Kind {
         form: form(&placements),
         placements,
         public: draft.public.clone(),
+        field_env: draft.field_env.clone(),
         looks: draft.looks.iter().map(|text| Looks::new(text)).collect(),
     }
 }

@@ -54,6 +54,8 @@ pub struct KindDraft {
     pub looks: Vec<String>,
     /// Fields of the value that are no secrets.
     pub public: Vec<String>,
+    /// The variables of single fields of the value, `[field, variable]`.
+    pub field_env: Vec<(String, String)>,
     /// A cheap call that tells a good credential from a bad one.
     pub test: Option<TestDraft>,
     /// Where it goes, where there is one place.

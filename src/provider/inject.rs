@@ -90,7 +90,7 @@ pub fn forward(stripped: Stripped, verified: &Verified) -> Result<Injected, Inje
 }
 
 /// Puts `credential` into a copy of the request, for the origin of a verified channel.
-fn inject_for(
+pub(super) fn inject_for(
     stripped: &Stripped,
     provider: &Provider,
     credential: &Credential,

@@ -102,6 +102,8 @@ pub struct Kind {
     pub form: Form,
     /// Fields of the value that are no secrets.
     pub public: Vec<String>,
+    /// The variables of single fields of the value, where clients read one for each.
+    pub field_env: Vec<(String, String)>,
     pub(super) looks: Vec<Looks>,
 }
 

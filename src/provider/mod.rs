@@ -23,3 +23,6 @@ pub use inject::{Injected, forward, inject};
 pub use kind::{Family, Kind, Placement, Provider, TestCall, Way};
 pub use request::{StripError, Stripped, presented, strip};
 pub use scheme::{Carrier, Form, InjectError, Template, TemplateError};
+
+#[cfg(test)]
+mod wire_tests;

@@ -152,7 +152,7 @@ pub(super) fn is_reserved(name: &HeaderName) -> bool {
 
 const FRAMING: [&str; 3] = ["host", "content-length", "transfer-encoding"];
 
-fn strip_for(parts: Parts, provider: Option<&Provider>, scrub: bool) -> Result<Stripped, StripError> {
+pub(super) fn strip_for(parts: Parts, provider: Option<&Provider>, scrub: bool) -> Result<Stripped, StripError> {
     let no_slots = Slots::default();
     let slots = provider.map_or(&no_slots, |provider| &provider.slots);
     let (method, version) = (parts.method.clone(), parts.version);
