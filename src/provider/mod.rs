@@ -25,4 +25,6 @@ pub use request::{StripError, Stripped, presented, strip};
 pub use scheme::{Carrier, Form, InjectError, Template, TemplateError};
 
 #[cfg(test)]
+mod inject_tests;
+#[cfg(test)]
 mod wire_tests;

@@ -258,3 +258,164 @@ pub(super) fn replace_list(fields: &mut HeaderMap, name: &HeaderName, list: &[St
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ProviderId;
+    use crate::provider::Catalogue;
+
+    fn provider(id: &str) -> Arc<Provider> {
+        Arc::clone(Catalogue::embedded().provider(&ProviderId::parse(id).unwrap()).unwrap())
+    }
+
+    fn parts(target: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut builder = http::Request::builder().uri(target);
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    fn left(stripped: &Stripped) -> Vec<&str> {
+        let mut names: Vec<_> = stripped.fields().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn nominated_fields_go_before_a_credential_comes() {
+        // PX-20
+        let openai = provider("openai");
+        let nominated = [
+            ("connection", "close, Authorization, x-api-key, proxy-status, x-own"),
+            ("authorization", "Bearer p"),
+            ("x-own", "1"),
+            ("accept", "*/*"),
+        ];
+        let stripped = strip_for(parts("/v1/models", &nominated), Some(&openai), false).unwrap();
+        assert_eq!(left(&stripped), ["accept"]);
+        for framing in ["host", "content-length", "Transfer-Encoding"] {
+            let refused = strip_for(parts("/v1/models", &[("connection", framing)]), Some(&openai), false);
+            assert_eq!(refused.unwrap_err(), StripError::Field(FieldError::NominatesFraming), "{framing}");
+        }
+    }
+
+    #[test]
+    fn every_authenticating_field_goes_in_every_case() {
+        // PX-21
+        let openai = provider("openai");
+        let fields = [
+            ("AUTHORIZATION", "Bearer one"),
+            ("Authorization", "Basic dHdvOnR3bw=="),
+            ("X-Api-Key", "three"),
+            ("API-KEY", "four"),
+            ("x-goog-api-key", "five"),
+            ("Cookie", "session=six"),
+            ("Cookie", "other=seven"),
+            ("Proxy-Authorization", "Bearer eight"),
+            ("X-Auth-Token", "nine"),
+            ("PRIVATE-TOKEN", "ten"),
+            ("openai-organization", "kept"),
+        ];
+        let stripped = strip_for(parts("/v1/models", &fields), Some(&openai), false).unwrap();
+        assert_eq!(left(&stripped), ["openai-organization"]);
+    }
+
+    #[test]
+    fn nothing_of_the_agents_side_goes_on() {
+        // PX-22
+        let fields = [
+            ("proxy-authorization", "Basic x"),
+            ("proxy-connection", "keep-alive"),
+            ("proxy", "http://evil.test"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-host", "evil.test"),
+            ("via", "1.1 inner"),
+            ("x-real-ip", "10.0.0.1"),
+            ("x-http-method-override", "DELETE"),
+            ("authorization", "Bearer own"),
+            ("cookie", "session=own"),
+        ];
+        // Without a credential of ours the agent's own login is the agent's own business.
+        let stripped = strip_for(parts("/", &fields), None, true).unwrap();
+        assert_eq!(left(&stripped), ["authorization", "cookie"]);
+        assert_eq!(left(&strip_for(parts("/", &fields), Some(&provider("openai")), false).unwrap()), [""; 0]);
+    }
+
+    #[test]
+    fn refuses_names_that_a_server_may_take_for_a_slot() {
+        // PX-18, PX-21
+        let anthropic = provider("anthropic");
+        for name in
+            ["X_Api_Key", "x_api-key", "Authorization_", "x.api.key", "_authorization", "Content_Length", "-cookie"]
+        {
+            let refused = strip_for(parts("/", &[(name, "x")]), Some(&anthropic), false).unwrap_err();
+            assert!(matches!(refused, StripError::LookAlike(_)), "{name}");
+            assert_eq!(refused.code(), Code::BadRequest);
+        }
+        for name in ["x_request_id", "sec-fetch-mode", "x-stainless-lang"] {
+            assert!(strip_for(parts("/", &[(name, "x")]), Some(&anthropic), false).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn asks_for_a_response_that_can_be_searched() {
+        // EX-08
+        let fields = [
+            ("accept-encoding", "gzip, br"),
+            ("range", "bytes=0-9"),
+            ("if-range", "\"x\""),
+            ("sec-websocket-extensions", "permessage-deflate"),
+        ];
+        let openai = provider("openai");
+        let searched = strip_for(parts("/", &fields), Some(&openai), true).unwrap();
+        assert_eq!(left(&searched), ["accept-encoding"]);
+        assert_eq!(searched.fields()["accept-encoding"], "identity");
+        let plain = strip_for(parts("/", &fields), Some(&openai), false).unwrap();
+        assert_eq!(plain.fields()["accept-encoding"], "gzip, br");
+        assert_eq!(left(&plain).len(), 4);
+    }
+
+    #[test]
+    fn a_key_among_the_subprotocols_goes_and_the_others_stay() {
+        let openai = provider("openai");
+        let offered = [("sec-websocket-protocol", "realtime, openai-insecure-api-key.sk-p, openai-beta.realtime-v1")];
+        let request = parts("/v1/realtime", &offered);
+        assert_eq!(presented(&request, &openai).as_deref(), Some("sk-p"));
+        let stripped = strip_for(request, Some(&openai), false).unwrap();
+        assert_eq!(stripped.fields()["sec-websocket-protocol"], "realtime,openai-beta.realtime-v1");
+    }
+
+    #[test]
+    fn presents_what_a_client_of_another_provider_sends() {
+        let anthropic = provider("anthropic");
+        let github = provider("github");
+        for (provider, fields, expected) in [
+            (&anthropic, vec![("x-api-key", "p")], Some("p")),
+            (&anthropic, vec![("authorization", "bearer  p ")], Some("p")),
+            (&anthropic, vec![("x-goog-api-key", "p")], Some("p")),
+            (&anthropic, vec![("authorization", "Basic eDpw")], Some("p")),
+            (&github, vec![("authorization", "Basic eC1hY2Nlc3MtdG9rZW46cA==")], Some("p")),
+            (&github, vec![("authorization", "Basic cDo=")], Some("p")),
+            (&github, vec![("authorization", "Basic !!")], None),
+            (&github, vec![("authorization", "token p")], Some("p")),
+            (&github, vec![], None),
+        ] {
+            assert_eq!(presented(&parts("/", &fields), provider).as_deref(), expected, "{fields:?}");
+        }
+        let gemini = provider("gemini");
+        assert_eq!(presented(&parts("/v1?alt=sse&key=p%2F", &[]), &gemini).as_deref(), Some("p/"));
+        assert_eq!(presented(&parts("/bot1:p/getMe", &[]), &provider("telegram")).as_deref(), Some("1:p"));
+    }
+
+    #[test]
+    fn debug_shows_names_and_no_value() {
+        let telegram = provider("telegram");
+        let request = parts("/bot1:canary/getMe?x=canary", &[("x-other", "canary"), ("authorization", "canary")]);
+        let stripped = strip_for(request, Some(&telegram), false).unwrap();
+        assert!(!format!("{stripped:?}").contains("canary"), "{stripped:?}");
+        assert_eq!(stripped.shown_path(), "/bot{secret}/getMe");
+    }
+}
