@@ -15,6 +15,7 @@ pub use self::files::{
     check_secret_file, create_private_dir, open_secret_file, read_secret_file, sync_directory, write_new_private,
     write_private,
 };
+pub(crate) use self::files::{place_new, temporary_name};
 
 /// What is wrong with a place or a file of the home.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,266 @@
+//! Where the vault's rows are kept: what a database has to do for it, and no more.
+//!
+//! A store keeps rows and applies a batch of changes in one step, if and only if nothing changed since the manifest that
+//! the batch was made from. It never sees a value or a key, and what it gives back is checked by the caller.
+//!
+//! Invariant: a batch whose commit was acknowledged is on the disk; any other left no trace.
+
+use async_trait::async_trait;
+
+use super::error::VaultError;
+use super::integrity::{Canon, Manifest, Protected, Section};
+
+/// What identifies a vault, and its keys in wrapped form.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// The deployment that the vault belongs to.
+    pub deployment: [u8; 16],
+    /// The vault.
+    pub vault: [u8; 16],
+    /// Tells a wrong root key from a changed keyring.
+    pub root_check: [u8; 16],
+    /// The wrapped keys.
+    pub keyring: Vec<WrappedKey>,
+}
+
+/// One vault key, sealed under the root key.
+#[derive(Debug, Clone)]
+pub struct WrappedKey {
+    /// Which vault key; 0 is the identity key, which seals no credentials.
+    pub term: u32,
+    /// The record's name.
+    pub record: [u8; 16],
+    /// How often it was wrapped, counted from one.
+    pub generation: u64,
+    /// The sealed record.
+    pub sealed: Vec<u8>,
+}
+
+/// A credential, without its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CredentialRow {
+    /// The record's name.
+    pub record: [u8; 16],
+    /// `provider:name` or `name`.
+    pub name: String,
+    /// `shared` or `agent:NAME`.
+    pub scope: String,
+    /// The provider.
+    pub provider: Option<String>,
+    /// The kind of credential.
+    pub kind: String,
+    /// The variable.
+    pub env: Option<String>,
+    /// Whether a placeholder is installed.
+    pub install: bool,
+    /// The hosts as a JSON list.
+    pub hosts: String,
+    /// A text.
+    pub description: Option<String>,
+    /// A text.
+    pub label: Option<String>,
+    /// The current version.
+    pub version: u64,
+    /// When it was made, in milliseconds.
+    pub created: u64,
+    /// When it was last set.
+    pub updated: u64,
+    /// The row's MAC.
+    pub mac: [u8; 32],
+}
+
+impl Protected for CredentialRow {
+    const SECTION: Section = Section::Credential;
+
+    fn canonical(&self, to: &mut Canon) {
+        to.bytes(&self.record).text(&self.name).text(&self.scope).maybe(self.provider.as_deref()).text(&self.kind);
+        to.maybe(self.env.as_deref()).number(u64::from(self.install)).text(&self.hosts);
+        to.maybe(self.description.as_deref()).maybe(self.label.as_deref());
+        to.number(self.version).number(self.created).number(self.updated);
+    }
+
+    fn mac(&self) -> &[u8; 32] {
+        &self.mac
+    }
+
+    fn set_mac(&mut self, mac: [u8; 32]) {
+        self.mac = mac;
+    }
+}
+
+/// One version of a credential's value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionRow {
+    /// The credential's record.
+    pub record: [u8; 16],
+    /// Which version.
+    pub version: u64,
+    /// The vault key that it is sealed under.
+    pub term: u32,
+    /// When it was stored, in milliseconds.
+    pub created: u64,
+    /// The sealed value. It has its own protection and stays outside the row's MAC, so that damage to one value is
+    /// seen when that value is opened and does not stop the others.
+    pub sealed: Vec<u8>,
+    /// The sealed preview.
+    pub preview: Vec<u8>,
+    /// The row's MAC.
+    pub mac: [u8; 32],
+}
+
+impl Protected for VersionRow {
+    const SECTION: Section = Section::Version;
+
+    fn canonical(&self, to: &mut Canon) {
+        to.bytes(&self.record).number(self.version).number(u64::from(self.term)).number(self.created);
+    }
+
+    fn mac(&self) -> &[u8; 32] {
+        &self.mac
+    }
+
+    fn set_mac(&mut self, mac: [u8; 32]) {
+        self.mac = mac;
+    }
+}
+
+/// An agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRecord {
+    /// Its name.
+    pub name: String,
+    /// When it was made, in milliseconds.
+    pub created: u64,
+    /// When it was revoked.
+    pub revoked: Option<u64>,
+    /// The row's MAC.
+    pub mac: [u8; 32],
+}
+
+impl Protected for AgentRecord {
+    const SECTION: Section = Section::Agent;
+
+    fn canonical(&self, to: &mut Canon) {
+        to.text(&self.name).number(self.created).maybe_number(self.revoked);
+    }
+
+    fn mac(&self) -> &[u8; 32] {
+        &self.mac
+    }
+
+    fn set_mac(&mut self, mac: [u8; 32]) {
+        self.mac = mac;
+    }
+}
+
+/// A token of an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// The keyed digest of the token.
+    pub digest: [u8; 32],
+    /// Whose it is.
+    pub agent: String,
+    /// Whether it is a session's.
+    pub session: bool,
+    /// When it was made, in milliseconds.
+    pub created: u64,
+    /// When it ends by itself.
+    pub expires: Option<u64>,
+    /// When it was revoked.
+    pub revoked: Option<u64>,
+    /// The row's MAC.
+    pub mac: [u8; 32],
+}
+
+impl Protected for TokenRecord {
+    const SECTION: Section = Section::Token;
+
+    fn canonical(&self, to: &mut Canon) {
+        to.bytes(&self.digest).text(&self.agent).number(u64::from(self.session)).number(self.created);
+        to.maybe_number(self.expires).maybe_number(self.revoked);
+    }
+
+    fn mac(&self) -> &[u8; 32] {
+        &self.mac
+    }
+
+    fn set_mac(&mut self, mac: [u8; 32]) {
+        self.mac = mac;
+    }
+}
+
+/// Rows and the manifest that they belong to, read at one moment.
+#[derive(Debug)]
+pub struct Read<T> {
+    /// The manifest at that moment.
+    pub manifest: Manifest,
+    /// The rows.
+    pub rows: Vec<T>,
+}
+
+/// One change. Every `Put` inserts a row or replaces the one with the same key.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A credential's row.
+    PutCredential(CredentialRow),
+    /// A new version; an error if that version is there.
+    AddVersion(VersionRow),
+    /// A credential with all its versions.
+    DeleteCredential([u8; 16]),
+    /// An agent's row.
+    PutAgent(AgentRecord),
+    /// A token's row.
+    PutToken(TokenRecord),
+    /// A token that nobody needs to know any more.
+    DeleteToken([u8; 32]),
+}
+
+/// Changes that belong together.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// The epoch that the changes were made from.
+    pub from_epoch: u64,
+    /// The manifest after the changes.
+    pub manifest: Manifest,
+    /// The changes.
+    pub changes: Vec<Change>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Commit {
+    /// It is on the disk.
+    Done,
+    /// Somebody else was first; nothing was changed.
+    Conflict,
+}
+
+/// A database of the vault's rows.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// What identifies the vault.
+    async fn root(&self) -> Result<Root, VaultError>;
+    /// The manifest alone.
+    async fn manifest(&self) -> Result<Manifest, VaultError>;
+    /// Every credential with its current version.
+    async fn credentials(&self) -> Result<Read<(CredentialRow, Option<VersionRow>)>, VaultError>;
+    /// One credential.
+    async fn credential(&self, name: &str, scope: &str) -> Result<Option<CredentialRow>, VaultError>;
+    /// The versions of one credential, oldest first.
+    async fn versions(&self, record: [u8; 16]) -> Result<Vec<VersionRow>, VaultError>;
+    /// Every agent.
+    async fn agents(&self) -> Result<Read<AgentRecord>, VaultError>;
+    /// Every token.
+    async fn tokens(&self) -> Result<Read<TokenRecord>, VaultError>;
+    /// Applies `batch` if the epoch is still the one that it was made from.
+    async fn commit(&self, batch: Batch) -> Result<Commit, VaultError>;
+
+    /// When agents were last seen, in milliseconds.
+    async fn seen(&self) -> Result<Vec<(String, u64)>, VaultError>;
+    /// Moves those forward, never back.
+    async fn touch(&self, seen: Vec<(String, u64)>) -> Result<(), VaultError>;
+    /// The pools' state, as `(scope, json)`.
+    async fn pool_rows(&self) -> Result<Vec<(String, String)>, VaultError>;
+    /// Replaces the rows of these scopes; an empty text removes one.
+    async fn save_pool_rows(&self, rows: Vec<(String, String)>) -> Result<(), VaultError>;
+}

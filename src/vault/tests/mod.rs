@@ -1,0 +1,70 @@
+//! The vault as its callers see it.
+
+mod lifecycle;
+
+use super::*;
+use crate::clock::WallTime;
+use crate::id::{AgentName, CredentialName, ProviderId};
+
+/// A home of its own in a directory that goes away.
+struct Place {
+    home: Home,
+    dir: tempfile::TempDir,
+}
+
+fn place() -> Place {
+    let dir = tempfile::tempdir().unwrap();
+    Place { home: Home::at(dir.path().join("home")), dir }
+}
+
+impl Place {
+    async fn vault(&self) -> Vault {
+        Vault::open_or_create(&self.home, &KeySource::default()).await.unwrap().0
+    }
+}
+
+const NOW: WallTime = WallTime(1_764_000_000_000);
+
+fn later(seconds: u64) -> WallTime {
+    WallTime(NOW.0 + seconds * 1000)
+}
+
+fn name(text: &str) -> CredentialName {
+    CredentialName::parse(text).unwrap()
+}
+
+fn agent(text: &str) -> AgentName {
+    AgentName::parse(text).unwrap()
+}
+
+/// A value that looks like a provider's key, made anew for every test.
+fn canary() -> String {
+    let mut random = [0u8; 24];
+    getrandom::fill(&mut random).unwrap();
+    let body: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sk-ant-api03-{body}")
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::from(text.to_owned())
+}
+
+fn draft(text: &str) -> Draft {
+    let name = name(text);
+    Draft {
+        provider: name.provider().cloned(),
+        name,
+        kind: "api-key".to_owned(),
+        scope: Scope::Shared,
+        env: None,
+        install: true,
+        hosts: vec!["api.anthropic.com".to_owned()],
+        description: Some("for work".to_owned()),
+        label: None,
+    }
+}
+
+async fn opened(vault: &Vault, text: &str) -> Result<Opened, VaultError> {
+    let all = vault.snapshot().await?;
+    vault.unseal(all.iter().find(|credential| credential.stored.name == name(text)).unwrap())
+}
