@@ -47,3 +47,14 @@ impl Spawner {
         self.tracker.wait().await;
     }
 }
+
+/// hyper's HTTP/2 halves start their tasks here.
+impl<F> hyper::rt::Executor<F> for Spawner
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        drop(self.spawn(task));
+    }
+}

@@ -1,1 +1,17 @@
-//! The composition root.
+//! The composition root: configuration becomes running parts.
+//!
+//! Invariant: parts are made here and nowhere else; a reload builds a whole new snapshot beside the old one and
+//! swaps it in one step, or changes nothing.
+
+mod control;
+mod error;
+mod installed;
+mod keep;
+mod members;
+mod parts;
+mod running;
+mod snapshot;
+
+pub use error::AppError;
+pub use members::{Found, find_in_environment};
+pub use running::{Mode, Options, Running};

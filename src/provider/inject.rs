@@ -17,7 +17,7 @@ use super::credential::Credential;
 use super::kind::{Kind, Placement, Provider, Way};
 use super::request::{Stripped, elements, replace_list};
 use super::scheme::{Carrier, Head, InjectError, PathSlot, Values};
-use crate::message::origin::Origin;
+use crate::message::origin::{Origin, Scheme};
 use crate::secret::Secret;
 use crate::tls::Verified;
 
@@ -87,6 +87,18 @@ pub fn inject(
 pub fn forward(stripped: Stripped, verified: &Verified) -> Result<Injected, InjectError> {
     let Stripped { method, version, head, .. } = stripped;
     sealed(method, version, head, verified.origin(), None, Vec::new())
+}
+
+/// The request as it is, for an origin that is spoken to in cleartext: it holds no credential of ours.
+///
+/// # Errors
+/// [`InjectError::Unusable`] when the target is no target, or the origin is one for TLS.
+pub fn forward_cleartext(stripped: Stripped, origin: &Origin) -> Result<Injected, InjectError> {
+    if origin.scheme() != Scheme::Http {
+        return Err(InjectError::Unusable("the origin is spoken to over TLS"));
+    }
+    let Stripped { method, version, head, .. } = stripped;
+    sealed(method, version, head, origin, None, Vec::new())
 }
 
 /// Puts `credential` into a copy of the request, for the origin of a verified channel.

@@ -13,13 +13,14 @@ mod credential;
 mod draft;
 mod inject;
 mod kind;
+pub mod outcome;
 mod request;
 mod scheme;
 
 pub use catalogue::Catalogue;
 pub use credential::{AudienceError, Credential};
 pub use draft::{BasicDraft, Draft, DraftFault, InjectDraft, KindDraft, PlaceDraft, TestDraft};
-pub use inject::{Injected, forward, inject};
+pub use inject::{Injected, forward, forward_cleartext, inject};
 pub use kind::{Family, Kind, Placement, Provider, TestCall, Way};
 pub use request::{StripError, Stripped, presented, strip};
 pub use scheme::{Carrier, Form, InjectError, Template, TemplateError};

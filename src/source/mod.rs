@@ -1,1 +1,213 @@
-//! Where a value comes from.
+//! Where a value comes from: stored in the vault, or found in the environment of `run`.
+//!
+//! Invariant: a value is opened only when an exchange is about to use it, and stays in memory at most
+//! [`KEEP`] after its last use.
+
+mod member;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use member::{Member, MemberValue};
+
+use crate::code::Code;
+use crate::id::{AgentName, ProfileId, ProviderId};
+use crate::placeholder::Minter;
+use crate::policy::Holdings;
+use crate::provider::Credential;
+use crate::scrub::{Item, Patterns};
+use crate::secret::Secret;
+use crate::vault::{Scope, Vault, VaultError};
+
+/// How long an opened value may stay in memory after its last use.
+pub const KEEP: Duration = Duration::from_secs(60);
+/// Opened values kept at once; beyond it all are let go and opened again on demand.
+const MOST_OPEN: usize = 4096;
+
+/// Why a value could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The vault refused.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+impl SourceError {
+    /// What the agent is told.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Vault(_) => Code::VaultCorrupt,
+        }
+    }
+}
+
+/// A credential ready for use by one agent: opened, with what its echo is searched for.
+pub struct Ready {
+    /// The credential with its audience.
+    pub credential: Credential,
+    placeholder: String,
+    patterns: OnceLock<Arc<Patterns>>,
+}
+
+impl Ready {
+    /// What responses are searched for: every form in which the value was sent, made at the first use.
+    #[must_use]
+    pub fn patterns(&self, sent: &[Arc<Secret>]) -> Arc<Patterns> {
+        let make = || {
+            let item =
+                |secret: &Arc<Secret>| Item { secret: Arc::clone(secret), replacement: self.placeholder.clone() };
+            Patterns::new(&sent.iter().map(item).collect::<Vec<_>>())
+        };
+        Arc::clone(self.patterns.get_or_init(make))
+    }
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ready({})", self.credential.profile)
+    }
+}
+
+struct Open {
+    ready: Arc<Ready>,
+    used: Instant,
+}
+
+type OpenKey = (AgentName, ProfileId, [u8; 8]);
+
+/// Values that are open at the moment, across snapshots.
+#[derive(Default)]
+pub struct OpenValues(Mutex<HashMap<OpenKey, Open>>);
+
+impl fmt::Debug for OpenValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpenValues")
+    }
+}
+
+impl OpenValues {
+    /// Lets go of what was not used for [`KEEP`].
+    pub fn sweep(&self, now: Instant) {
+        self.0.lock().retain(|_, open| now.saturating_duration_since(open.used) < KEEP);
+    }
+}
+
+/// The credentials of one moment: a snapshot that requests read without waiting.
+pub struct Credentials {
+    vault: Vault,
+    pools: HashMap<ProviderId, Vec<Member>>,
+    open: Arc<OpenValues>,
+    minter: Minter,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.pools.iter().map(|(provider, members)| (provider, members.len()))).finish()
+    }
+}
+
+impl Credentials {
+    /// Groups the members into their pools.
+    #[must_use]
+    pub fn new(vault: Vault, members: Vec<Member>, open: Arc<OpenValues>, minter: Minter) -> Self {
+        let mut pools: HashMap<ProviderId, Vec<Member>> = HashMap::new();
+        for member in members {
+            pools.entry(member.profile.provider.clone()).or_default().push(member);
+        }
+        Self { vault, pools, open, minter }
+    }
+
+    /// The members of a pool that `agent` may use. Its private credential wins over a shared one of the same name.
+    #[must_use]
+    pub fn members(&self, provider: &ProviderId, agent: &AgentName) -> Vec<&Member> {
+        let Some(pool) = self.pools.get(provider) else { return Vec::new() };
+        let mine = |member: &&Member| matches!(&member.scope, Scope::Agent(name) if name == agent);
+        let private: HashSet<&ProfileId> = pool.iter().filter(mine).map(|member| &member.profile).collect();
+        pool.iter()
+            .filter(|member| mine(member) || (member.scope == Scope::Shared && !private.contains(&member.profile)))
+            .collect()
+    }
+
+    /// Every member, for listings and metrics.
+    pub fn all(&self) -> impl Iterator<Item = &Member> {
+        self.pools.values().flatten()
+    }
+
+    /// Which providers have a usable credential, and for whom.
+    #[must_use]
+    pub fn holdings(&self) -> Holdings {
+        let mut holdings = Holdings::default();
+        for member in self.all() {
+            let provider = member.profile.provider.clone();
+            match &member.scope {
+                Scope::Shared => {
+                    holdings.shared.insert(provider);
+                }
+                Scope::Agent(agent) => {
+                    holdings.private.entry(agent.clone()).or_default().insert(provider);
+                }
+            }
+        }
+        holdings
+    }
+
+    /// The stand-in that `agent` holds for `member`.
+    #[must_use]
+    pub fn placeholder(&self, agent: &AgentName, member: &Member) -> String {
+        self.minter.mint(&member.shape, agent, &member.profile.to_string())
+    }
+
+    /// Opens a member's value for `agent`, or takes it from memory.
+    ///
+    /// # Errors
+    /// [`SourceError`] when the record does not open; nothing is used then.
+    pub fn open(&self, agent: &AgentName, member: &Member) -> Result<(Arc<Ready>, Opened), SourceError> {
+        let key = (agent.clone(), member.profile.clone(), member.fingerprint);
+        let now = Instant::now();
+        if let Some(open) = self.open.0.lock().get_mut(&key) {
+            open.used = now;
+            return Ok((Arc::clone(&open.ready), Opened::FromMemory));
+        }
+        let (material, how) = match &member.value {
+            MemberValue::Environment(secret) => (Arc::clone(secret), Opened::FromMemory),
+            MemberValue::Stored(sealed) => (self.vault.unseal(sealed)?.secret, Opened::Decrypted),
+        };
+        let credential = Credential::new(
+            member.profile.clone(),
+            member.kind.clone(),
+            member.audience.clone(),
+            material,
+            member.version,
+        );
+        let ready =
+            Arc::new(Ready { credential, placeholder: self.placeholder(agent, member), patterns: OnceLock::new() });
+        let mut open = self.open.0.lock();
+        if open.len() >= MOST_OPEN {
+            open.clear();
+        }
+        open.insert(key, Open { ready: Arc::clone(&ready), used: now });
+        Ok((ready, how))
+    }
+
+    /// Finds whose placeholder `text` is, among `agents`, for a member of `provider`'s pool.
+    #[must_use]
+    pub fn owner<'a>(&self, text: &str, provider: &ProviderId, agents: &'a [AgentName]) -> Option<&'a AgentName> {
+        agents
+            .iter()
+            .find(|agent| self.members(provider, agent).iter().any(|member| self.placeholder(agent, member) == text))
+    }
+}
+
+/// Whether a value had to be decrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// It was open already.
+    FromMemory,
+    /// One record was decrypted.
+    Decrypted,
+}

@@ -1,2 +1,179 @@
 //! Verified channels to upstreams.
+//!
+//! Invariant: the TLS handshake is done and verified before a channel is handed out, so that a secret is opened
+//! only after it; nothing but an [`Injected`](crate::provider::Injected) is ever sent on one.
+
+pub mod body;
+mod channel;
+pub mod dial;
+mod reuse;
 pub mod screen;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+pub use channel::{Channel, Kept, SendError};
+pub use reuse::{Key, Reuse};
+
+use crate::code::Code;
+use crate::message::origin::{Origin, Scheme};
+use crate::spawn::Spawner;
+use crate::tls::{Alpn, Protocol, TlsFailure, Trust, Verified};
+use crate::upstream::body::RequestBody;
+use crate::upstream::channel::Sender;
+use crate::upstream::dial::{DialError, Dialer};
+
+/// Why there is no channel.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Not connected.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// Connected, but not verified.
+    #[error(transparent)]
+    Tls(#[from] TlsFailure),
+    /// Verified, but it would not speak HTTP.
+    #[error("the upstream would not begin HTTP")]
+    Http(#[source] hyper::Error),
+    /// It took too long.
+    #[error("the upstream did not begin HTTP in time")]
+    Timeout,
+}
+
+impl ConnectError {
+    /// What the agent is told.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Dial(error) => error.code(),
+            Self::Tls(error) => error.code(),
+            Self::Http(_) => Code::UpstreamProtocolError,
+            Self::Timeout => Code::UpstreamTimeout,
+        }
+    }
+}
+
+/// Whether a waiting connection will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// A waiting one is welcome.
+    Any,
+    /// Only a new one: the last waiting one turned out to be closed.
+    New,
+}
+
+/// Makes and keeps connections to upstreams.
+pub struct Upstream {
+    dialer: Dialer,
+    trust: Arc<Trust>,
+    reuse: Arc<Reuse>,
+    spawner: Spawner,
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Upstream")
+    }
+}
+
+impl Upstream {
+    /// Puts the parts together.
+    #[must_use]
+    pub fn new(dialer: Dialer, trust: Arc<Trust>, spawner: Spawner) -> Self {
+        Self { dialer, trust, reuse: Arc::default(), spawner }
+    }
+
+    /// Connections that wait, for the occasional sweep.
+    #[must_use]
+    pub fn reuse(&self) -> &Arc<Reuse> {
+        &self.reuse
+    }
+
+    /// A connected and, for `https`, verified channel.
+    ///
+    /// # Errors
+    /// [`ConnectError`]. Every step has its own time limit.
+    pub async fn channel(&self, key: &Key, freshness: Freshness) -> Result<Channel, ConnectError> {
+        if freshness == Freshness::Any
+            && let Some((sender, proof)) = self.reuse.take(key)
+        {
+            return Ok(self.wrap(key, sender, proof, true));
+        }
+        let origin = &key.origin;
+        let stream = self.dialer.dial(origin).await?;
+        let (sender, proof) = match origin.scheme() {
+            Scheme::Http => (self.begin_http1(stream).await?, None),
+            Scheme::Https => {
+                let (stream, verified) = self.trust.handshake(stream, origin, Alpn::Both).await?;
+                let protocol = verified.negotiated();
+                let proof = Some(Arc::new(verified));
+                match protocol {
+                    Protocol::Http1 => (self.begin_http1(stream).await?, proof),
+                    Protocol::Http2 => (self.begin_http2(key, stream, proof.clone()).await?, proof),
+                }
+            }
+        };
+        Ok(self.wrap(key, sender, proof, false))
+    }
+
+    /// A raw connection for a blind tunnel, screened like any other.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn raw(&self, origin: &Origin) -> Result<tokio::net::TcpStream, DialError> {
+        self.dialer.dial(origin).await
+    }
+
+    fn wrap(&self, key: &Key, sender: Sender, proof: Option<Arc<Verified>>, reused: bool) -> Channel {
+        Channel { sender, origin: key.origin.clone(), proof, key: key.clone(), reuse: Arc::clone(&self.reuse), reused }
+    }
+
+    async fn begin_http1<S>(&self, stream: S) -> Result<Sender, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = http1::Builder::new();
+        builder.max_headers(MOST_RESPONSE_FIELDS);
+        let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream));
+        let (sender, connection) =
+            timeout(BEGIN_LIMIT, handshake).await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Http)?;
+        self.spawner.spawn(async move {
+            // Its error reaches the exchange that used the connection; an idle one that ends has no one to tell.
+            let _ = connection.with_upgrades().await;
+        });
+        Ok(Sender::Http1(sender))
+    }
+
+    async fn begin_http2<S>(&self, key: &Key, stream: S, proof: Option<Arc<Verified>>) -> Result<Sender, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = http2::Builder::new(self.spawner.clone());
+        builder
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(1024 * 1024)
+            .initial_connection_window_size(4 * 1024 * 1024)
+            .max_header_list_size(64 * 1024)
+            .keep_alive_interval(Some(Duration::from_secs(30)))
+            .keep_alive_timeout(Duration::from_secs(10));
+        let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream));
+        let (sender, connection) =
+            timeout(BEGIN_LIMIT, handshake).await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Http)?;
+        self.spawner.spawn(async move {
+            let _ = connection.await;
+        });
+        self.reuse.share(key.clone(), sender.clone(), proof);
+        Ok(Sender::Http2(sender))
+    }
+}
+
+/// hyper refuses a response with more fields than this.
+const MOST_RESPONSE_FIELDS: usize = 200;
+/// The HTTP/2 preface goes out at once; ten seconds is the TLS limit's twin.
+const BEGIN_LIMIT: Duration = Duration::from_secs(10);

@@ -79,7 +79,7 @@ impl Vault {
     /// # Errors
     /// What keeps the vault from writing.
     pub async fn revoke_agent(&self, agent: &AgentName, now: WallTime) -> Result<bool, VaultError> {
-        self.retrying(async || {
+        retrying!({
             let roster = self.roster().await?;
             let epoch = roster.manifest.epoch;
             let mut changes = Changes::new(roster);
@@ -91,7 +91,6 @@ impl Vault {
             let done = self.commit(epoch, changes.manifest, changes.list).await?;
             Ok((done == Commit::Done).then_some(true))
         })
-        .await
     }
 
     /// Revokes one token, by its digest. `false` if it is not on file.
@@ -99,7 +98,7 @@ impl Vault {
     /// # Errors
     /// What keeps the vault from writing.
     pub async fn revoke_token(&self, digest: [u8; 32], now: WallTime) -> Result<bool, VaultError> {
-        self.retrying(async || {
+        retrying!({
             let roster = self.roster().await?;
             let epoch = roster.manifest.epoch;
             let mut changes = Changes::new(roster);
@@ -110,7 +109,6 @@ impl Vault {
             let done = self.commit(epoch, changes.manifest, changes.list).await?;
             Ok((done == Commit::Done).then_some(true))
         })
-        .await
     }
 
     /// Every agent, by name.
@@ -185,7 +183,7 @@ impl Vault {
             mac: [0; 32],
         };
         let row = self.guard().protect(row);
-        self.retrying(async || {
+        retrying!({
             let roster = self.roster().await?;
             let epoch = roster.manifest.epoch;
             let mut changes = Changes::new(roster);
@@ -195,8 +193,7 @@ impl Vault {
             changes.list.push(Change::PutToken(row.clone()));
             let done = self.commit(epoch, changes.manifest, changes.list).await?;
             Ok((done == Commit::Done).then_some(()))
-        })
-        .await?;
+        })?;
         Ok(token)
     }
 

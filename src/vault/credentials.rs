@@ -31,7 +31,7 @@ impl Vault {
         let value = value::clean(&draft.kind, &value)?;
         let draft = checked(draft)?;
         let masked = value::preview(&value);
-        self.retrying(async || {
+        retrying!({
             let manifest = self.guard().check(self.store().manifest().await?)?;
             let before = self.row(&draft.name, &draft.scope).await?;
             let version = before.as_ref().map_or(0, |row| row.version).checked_add(1);
@@ -60,7 +60,6 @@ impl Vault {
             let done = self.commit(manifest.epoch, next, changes).await?;
             Ok((done == Commit::Done).then_some(stored))
         })
-        .await
     }
 
     /// Every credential, by name.
@@ -105,7 +104,7 @@ impl Vault {
     /// # Errors
     /// What keeps the vault from writing.
     pub async fn delete(&self, name: &CredentialName, scope: &Scope) -> Result<bool, VaultError> {
-        self.retrying(async || {
+        retrying!({
             let manifest = self.guard().check(self.store().manifest().await?)?;
             let Some(row) = self.row(name, scope).await? else { return Ok(Some(false)) };
             let mut next = manifest;
@@ -117,7 +116,6 @@ impl Vault {
             let done = self.commit(manifest.epoch, next, vec![Change::DeleteCredential(row.record)]).await?;
             Ok((done == Commit::Done).then_some(true))
         })
-        .await
     }
 
     /// Every credential with its sealed value; no value is opened.
@@ -172,21 +170,6 @@ impl Vault {
         let text = self.keys().open(record, sealed);
         let text = text.and_then(|text| String::from_utf8(text.to_vec()).ok());
         text.ok_or_else(|| VaultError::corrupt(format!("the preview of credential {name}")))
-    }
-
-    /// Tries until nobody else was first.
-    pub(super) async fn retrying<T>(
-        &self,
-        attempt: impl AsyncFn() -> Result<Option<T>, VaultError>,
-    ) -> Result<T, VaultError> {
-        // Each round of losers has one winner, so this many is more writers at once than there will ever be.
-        const ROUNDS: usize = 1000;
-        for _ in 0..ROUNDS {
-            if let Some(result) = attempt().await? {
-                return Ok(result);
-            }
-        }
-        Err(VaultError::Busy)
     }
 
     pub(super) async fn commit(

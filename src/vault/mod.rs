@@ -7,6 +7,24 @@
 //! Invariant: no value, token or key leaves this room except as a [`Secret`], and the database holds none of them in any
 //! readable form.
 
+/// Does a block of work again until nobody else was first. The block gives `Ok(None)` when somebody was. It is no
+/// function, since a future made by a borrowed closure could not be moved between threads.
+macro_rules! retrying {
+    ($attempt:block) => {{
+        // Each round of losers has one winner, so this many is more writers at once than there will ever be.
+        const ROUNDS: usize = 1000;
+        let mut done = None;
+        for _ in 0..ROUNDS {
+            let attempt: Result<Option<_>, VaultError> = async { $attempt }.await;
+            done = attempt?;
+            if done.is_some() {
+                break;
+            }
+        }
+        done.ok_or(VaultError::Busy)
+    }};
+}
+
 mod agents;
 mod credentials;
 mod error;

@@ -1,0 +1,98 @@
+//! What a running daemon can be asked, as values that both ends share.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Where the daemon listens.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Listeners {
+    /// CONNECT and absolute-form.
+    pub proxy: SocketAddr,
+    /// `/provider/path`.
+    pub base_url: Option<SocketAddr>,
+    /// Health and metrics.
+    pub admin: Option<SocketAddr>,
+}
+
+/// A credential as an agent's environment holds it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Installed {
+    /// The variable.
+    pub variable: String,
+    /// Its harmless value.
+    pub placeholder: String,
+    /// The provider.
+    pub provider: String,
+    /// The profile, `provider:name`.
+    pub profile: String,
+    /// Hosts that the credential is for.
+    pub hosts: Vec<String>,
+    /// The SDK's base-URL variables, for clients that ignore proxies.
+    pub base_url_variables: Vec<String>,
+}
+
+/// What a process needs to be an agent: the answer to a request for a session.
+#[derive(Serialize, Deserialize)]
+pub struct Session {
+    /// The agent's name.
+    pub agent: String,
+    /// Its token; shown once.
+    pub token: String,
+    /// Where to connect.
+    pub listeners: Listeners,
+    /// The root certificate alone.
+    pub ca: PathBuf,
+    /// System roots plus ours.
+    pub bundle: PathBuf,
+    /// Its variables.
+    pub installed: Vec<Installed>,
+    /// Plain variables that the configuration gives this agent.
+    pub plain: Vec<(String, String)>,
+    /// Hosts with a credential for git.
+    pub git_hosts: Vec<String>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({})", self.agent)
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ControlError {
+    /// The HTTP status that fits.
+    pub status: u16,
+    /// What happened.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// What the composition root can do for the admin interface.
+#[async_trait]
+pub trait Control: Send + Sync {
+    /// Whether requests can be served.
+    fn ready(&self) -> bool;
+    /// The metrics in the Prometheus text format.
+    fn metrics(&self) -> String;
+    /// `keyferry status`.
+    fn status(&self) -> Value;
+    /// `keyferry profile list`.
+    fn profiles(&self) -> Value;
+    /// Clears, disables or enables one profile.
+    fn profile(&self, profile: &str, action: &str) -> Result<(), ControlError>;
+    /// Reads the configuration file anew.
+    async fn reload(&self) -> Result<Value, ControlError>;
+    /// Reads the vault anew: a command changed it.
+    async fn refresh(&self) -> Result<(), ControlError>;
+    /// A session token for an agent, with all that its process needs.
+    async fn session(&self, agent: &str, ttl_seconds: u64) -> Result<Session, ControlError>;
+    /// Ends a session.
+    async fn end_session(&self, token: &str) -> Result<(), ControlError>;
+}

@@ -1,0 +1,190 @@
+//! Makes the parts of a proxy, in the order in which they need each other.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::admin::Listeners;
+use crate::app::error::AppError;
+use crate::app::installed;
+use crate::app::running::{Core, Mode, Options, State};
+use crate::app::snapshot::{self, Ingredients};
+use crate::clock::Clock;
+use crate::policy::Fallback;
+use crate::pool::{Pools, Readiness};
+use crate::proxy::{Books, Limits, Listener, ListenerKind, Shared, View};
+use crate::scrub::Redactor;
+use crate::source::OpenValues;
+use crate::spawn::Spawner;
+use crate::telemetry::{AccessLog, Action, Audit, Change, Metrics, ProfileState, Recorder};
+use crate::tls::{Authority, Leaves, Loaded, Trust, write_bundle};
+use crate::upstream::Upstream;
+use crate::upstream::body::Budget;
+use crate::upstream::dial::Dialer;
+use crate::upstream::screen::Screen;
+
+/// Bound sockets that nobody serves yet.
+pub(super) struct Bound {
+    pub proxies: Vec<Listener>,
+    pub admin: Option<TcpListener>,
+}
+
+/// Makes everything, and listens.
+pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppError> {
+    let Options { home, config_file, config, mode, vault, found, lines_to_stdout, inherited } = options;
+    let clock = Clock::System;
+    let now = clock.now();
+    let config = Arc::new(config);
+    let catalogue = snapshot::catalogue(&config)?;
+    let open: Arc<OpenValues> = Arc::default();
+    let fallback = if mode == Mode::Run { Fallback::Tunnel } else { Fallback::Deny };
+    let from =
+        Ingredients { config: &config, fallback, catalogue: &catalogue, vault: &vault, found: &found, open: &open };
+
+    // The logs first: what follows is written to them.
+    home.create()?;
+    let redactor = Arc::new(Redactor::new());
+    let access = home.resolve(&config.log.access);
+    let unwritable = |source| AppError::AccessLog { path: access.display().to_string(), source };
+    let mut log = AccessLog::new().with_file(&access).map_err(unwritable)?;
+    if lines_to_stdout {
+        log = log.with_copy(std::io::stdout()).map_err(unwritable)?;
+    }
+    let recorder = Arc::new(Recorder::new(log, Metrics::new(), Arc::clone(&redactor)));
+    let audit = Audit::open(&home.audit_log(), vault.derived_key("audit"), redactor)?;
+
+    let members = snapshot::all_members(&from).await?;
+    let hosts = installed::hosts_in_use(&catalogue, &members);
+    let (authority, loaded) = Authority::load_or_create(&home, &hosts, now)?;
+    if let Some((action, why)) = said(&loaded) {
+        tracing::info!(%why, "a new root certificate");
+        let fingerprint = authority.info().fingerprint;
+        let change = Change { at: now, action, subject: "ca.pem", actor: "daemon", detail: Some(&fingerprint) };
+        audit.change(change)?;
+    }
+    recorder.metrics().set_ca_not_after(authority.info().not_after);
+    let bundle_file = write_bundle(&home, inherited, authority.root_pem())?;
+    let leaves = Leaves::constrained_to(Arc::clone(&authority), &hosts)?;
+
+    let roots: Vec<_> = config.upstream.extra_roots.iter().map(|path| home.resolve(path)).collect();
+    let trust = Arc::new(Trust::load(&roots)?);
+    let (bound, listeners) = listen(&config, mode).await?;
+    let spawner = Spawner::default();
+    let ourselves = [Some(listeners.proxy), listeners.base_url, listeners.admin].into_iter().flatten().collect();
+    let screen = Screen::new(config.upstream.allow_networks.clone(), ourselves);
+    let resolve: HashMap<_, _> = config.upstream.resolve.iter().map(|(key, address)| (key.clone(), *address)).collect();
+    let dialer = Dialer::new(screen, resolve, config.upstream.timeouts.connect);
+    let upstream = Upstream::new(dialer, trust, spawner.clone());
+
+    let pools = Arc::new(Pools::default());
+    let rows: Vec<_> = vault.pool_rows().await?.into_iter().map(|row| (row.scope, row.json)).collect();
+    pools.restore(rows, now);
+
+    let view = snapshot::build(from).await?;
+    let limits = Limits {
+        response: config.upstream.timeouts.response,
+        idle: config.upstream.timeouts.idle,
+        connections: most_connections(),
+        ..Limits::default()
+    };
+    let books = Books { recorder, totals: Arc::default() };
+    let shared = Arc::new(Shared {
+        view: ArcSwap::from_pointee(view),
+        pools,
+        upstream,
+        leaves,
+        books,
+        audit: Arc::new(audit),
+        clock,
+        spawner,
+        limits,
+        budget: Budget::new(limits.replay_in_all),
+        connections: Arc::new(Semaphore::new(limits.connections)),
+    });
+    observe(&shared, &shared.view.load());
+    let state = State { config, catalogue, last_reload: None, restart_needed: Vec::new() };
+    let core = Core {
+        shared,
+        vault,
+        open,
+        found,
+        authority,
+        ca_file: home.ca_cert(),
+        bundle_file,
+        home,
+        config_file,
+        mode,
+        state: Mutex::new(state),
+        listeners,
+        started: now,
+    };
+    Ok((Arc::new(core), bound))
+}
+
+/// Tells the metrics which profiles there are.
+pub(super) fn observe(shared: &Shared, view: &View) {
+    for member in view.credentials.all() {
+        shared.pools.know(&member.profile, member.fingerprint);
+    }
+    shared.books.recorder.metrics().forget_profiles();
+    show_profiles(shared);
+}
+
+/// Brings the figures of the profiles up to date; those of profiles that are gone are not shown.
+pub(super) fn show_profiles(shared: &Shared) {
+    let now = shared.clock.now();
+    let view = shared.view.load();
+    let known: HashSet<_> = view.credentials.all().map(|member| &member.profile).collect();
+    for state in shared.pools.states(now).iter().filter(|state| known.contains(&state.profile)) {
+        let shown = match state.readiness {
+            Readiness::Ready => ProfileState::Ready,
+            Readiness::Cooling => ProfileState::Cooling,
+            Readiness::HalfOpen => ProfileState::HalfOpen,
+            Readiness::Disabled => ProfileState::Disabled,
+        };
+        shared.books.recorder.metrics().set_profile_state(&state.profile, shown, state.until);
+    }
+}
+
+fn said(loaded: &Loaded) -> Option<(Action, String)> {
+    match loaded {
+        Loaded::Existing => None,
+        Loaded::Created => Some((Action::CaCreated, "this home had none".to_owned())),
+        Loaded::Renewed { reason } => Some((Action::CaRenewed, reason.to_string())),
+    }
+}
+
+async fn listen(config: &crate::config::Config, mode: Mode) -> Result<(Bound, Listeners), AppError> {
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let address = |configured: SocketAddr| if mode == Mode::Run { free } else { configured };
+    let fail = |address: SocketAddr, key: &'static str| move |source| AppError::Listen { address, key, source };
+    let wanted = address(config.listen.proxy.addr);
+    let proxy = Listener::bind(wanted, ListenerKind::Proxy).await.map_err(fail(wanted, "listen.proxy"))?;
+    let wanted = address(config.listen.base_url.addr);
+    let base = Listener::bind(wanted, ListenerKind::BaseUrl).await.map_err(fail(wanted, "listen.base_url"))?;
+    let admin = match mode {
+        Mode::Run => None,
+        Mode::Serve => {
+            let wanted = config.listen.admin.addr;
+            Some(TcpListener::bind(wanted).await.map_err(fail(wanted, "listen.admin"))?)
+        }
+    };
+    let listeners = Listeners {
+        proxy: proxy.address().map_err(fail(wanted, "listen.proxy"))?,
+        base_url: Some(base.address().map_err(fail(wanted, "listen.base_url"))?),
+        admin: admin.as_ref().and_then(|admin| admin.local_addr().ok()),
+    };
+    Ok((Bound { proxies: vec![proxy, base], admin }, listeners))
+}
+
+/// 80 % of the file descriptors, half of that for agents since each may need one upstream; at most 16,384.
+fn most_connections() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(16_384);
+    let share = usize::try_from(limit).unwrap_or(16_384).saturating_mul(2) / 5;
+    share.clamp(16, Limits::default().connections)
+}

@@ -1,0 +1,223 @@
+//! A proxy that runs in this process.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::admin::{self, Control as _, Listeners, Session};
+use crate::app::control::AppControl;
+use crate::app::error::AppError;
+use crate::app::members::Found;
+use crate::app::parts;
+use crate::app::snapshot::{self, Ingredients};
+use crate::app::{installed, keep};
+use crate::config::Config;
+use crate::home::Home;
+use crate::id::AgentName;
+use crate::policy::Fallback;
+use crate::provider::Catalogue;
+use crate::proxy::{self, Counts, Shared};
+use crate::source::OpenValues;
+use crate::tls::Authority;
+use crate::vault::Vault;
+
+/// Longer than a disk needs, shorter than a person's patience.
+const FLUSH: Duration = Duration::from_secs(3);
+
+/// How the proxy is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The daemon: the configured ports, an admin socket, everything unknown refused.
+    Serve,
+    /// Beside one child: free loopback ports, everything unknown tunnelled.
+    Run,
+}
+
+/// What a proxy is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// Where its files are.
+    pub home: Home,
+    /// The configuration file, for reloads; it need not exist.
+    pub config_file: PathBuf,
+    /// What it says.
+    pub config: Config,
+    /// How it is used.
+    pub mode: Mode,
+    /// The vault: stored, or in memory for this process.
+    pub vault: Vault,
+    /// Known variables of the caller's environment.
+    pub found: Vec<Found>,
+    /// Whether access lines go to stdout too.
+    pub lines_to_stdout: bool,
+    /// The caller's environment, for its own CA bundle.
+    pub inherited: crate::tls::Inherited,
+}
+
+/// What reload, refresh and the admin interface work on.
+pub(super) struct Core {
+    pub shared: Arc<Shared>,
+    pub vault: Vault,
+    pub open: Arc<OpenValues>,
+    pub found: Vec<Found>,
+    pub authority: Arc<Authority>,
+    pub home: Home,
+    pub config_file: PathBuf,
+    pub mode: Mode,
+    pub state: Mutex<State>,
+    pub listeners: Listeners,
+    pub started: crate::clock::WallTime,
+    pub ca_file: PathBuf,
+    pub bundle_file: PathBuf,
+}
+
+/// What a reload replaces.
+pub(super) struct State {
+    pub config: Arc<Config>,
+    pub catalogue: Arc<Catalogue>,
+    pub last_reload: Option<(crate::clock::WallTime, Result<(), String>)>,
+    pub restart_needed: Vec<String>,
+}
+
+impl Core {
+    /// Reads the vault anew and swaps the snapshot.
+    pub async fn refresh(&self) -> Result<(), AppError> {
+        let (config, catalogue) = {
+            let state = self.state.lock();
+            (Arc::clone(&state.config), Arc::clone(&state.catalogue))
+        };
+        let view = snapshot::build(self.ingredients(&config, &catalogue)).await?;
+        self.swap(view);
+        Ok(())
+    }
+
+    pub fn ingredients<'a>(&'a self, config: &'a Config, catalogue: &'a Arc<Catalogue>) -> Ingredients<'a> {
+        let fallback = match self.mode {
+            Mode::Serve => Fallback::Deny,
+            Mode::Run => Fallback::Tunnel,
+        };
+        Ingredients { config, fallback, catalogue, vault: &self.vault, found: &self.found, open: &self.open }
+    }
+
+    pub fn swap(&self, view: proxy::View) {
+        parts::observe(&self.shared, &view);
+        self.shared.view.store(Arc::new(view));
+    }
+}
+
+/// A running proxy; dropping it does not stop it, [`Running::stop`] does.
+pub struct Running {
+    core: Arc<Core>,
+    control: Arc<AppControl>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Running")
+    }
+}
+
+impl Running {
+    /// Makes the parts and begins to listen.
+    ///
+    /// # Errors
+    /// [`AppError`]; nothing is left running then.
+    pub async fn start(options: Options) -> Result<Self, AppError> {
+        let (core, bound) = parts::make(options).await?;
+        let control = Arc::new(AppControl::new(Arc::clone(&core)));
+        let spawner = core.shared.spawner.clone();
+        if core.mode == Mode::Serve {
+            let socket = core.home.admin_socket();
+            let served = admin::serve_socket(&socket, Arc::clone(&control) as _, spawner.clone()).await;
+            served.map_err(|source| AppError::Socket { path: socket.display().to_string(), source })?;
+        }
+        if let Some(listener) = bound.admin {
+            spawner.spawn(admin::serve_tcp(listener, Arc::clone(&control) as _, spawner.clone()));
+        }
+        for listener in bound.proxies {
+            spawner.spawn(proxy::serve(Arc::clone(&core.shared), listener));
+        }
+        spawner.spawn(keep::run(Arc::clone(&core)));
+        Ok(Self { core, control })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn listeners(&self) -> &Listeners {
+        &self.core.listeners
+    }
+
+    /// The address of the proxy port.
+    #[must_use]
+    pub fn proxy_address(&self) -> SocketAddr {
+        self.core.listeners.proxy
+    }
+
+    /// Providers with at least one usable credential for `agent`, with how many profiles.
+    #[must_use]
+    pub fn pools(&self, agent: &AgentName) -> Vec<(String, usize)> {
+        let view = self.core.shared.view.load();
+        let all = view
+            .catalogue
+            .iter()
+            .map(|provider| (provider.id.to_string(), view.credentials.members(&provider.id, agent).len()));
+        all.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// The variables that an agent gets.
+    #[must_use]
+    pub fn variables(&self, agent: &AgentName) -> Vec<crate::admin::Installed> {
+        installed::variables(&self.core.shared.view.load(), agent)
+    }
+
+    /// A session for `agent`, with all that its process needs.
+    ///
+    /// # Errors
+    /// [`crate::admin::ControlError`].
+    pub async fn session(&self, agent: &AgentName, ttl: Duration) -> Result<Session, crate::admin::ControlError> {
+        self.control.session(agent.as_str(), ttl.as_secs()).await
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// [`crate::admin::ControlError`].
+    pub async fn end_session(&self, token: &str) -> Result<(), crate::admin::ControlError> {
+        self.control.end_session(token).await
+    }
+
+    /// Reads the configuration anew; a faulty file changes nothing.
+    ///
+    /// # Errors
+    /// [`crate::admin::ControlError`] with every fault.
+    pub async fn reload(&self) -> Result<serde_json::Value, crate::admin::ControlError> {
+        self.control.reload().await
+    }
+
+    /// The CA's certificate and the bundle, in the home.
+    #[must_use]
+    pub fn trust_files(&self) -> (&Path, &Path) {
+        (&self.core.ca_file, &self.core.bundle_file)
+    }
+
+    /// Counts so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.core.shared.books.totals.counts()
+    }
+
+    /// Stops listening, lets exchanges finish for up to `grace`, writes what is owed.
+    pub async fn stop(self, grace: Duration) -> Counts {
+        let spawner = &self.core.shared.spawner;
+        spawner.stop();
+        if tokio::time::timeout(grace, spawner.ended()).await.is_err() {
+            tracing::warn!("some exchanges did not end within the grace period");
+        }
+        keep::save_pools(&self.core).await;
+        self.core.shared.books.recorder.flush(FLUSH);
+        self.counts()
+    }
+}

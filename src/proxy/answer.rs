@@ -1,0 +1,183 @@
+//! An upstream's answer becomes the agent's response: filtered, scrubbed, streamed.
+//!
+//! Invariant: on an exchange with a credential nothing of the answer goes on unscrubbed; what cannot be searched is
+//! refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE,
+};
+use http::{Method, Response, StatusCode};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use crate::code::Code;
+use crate::message::field::{strip_hop_by_hop, strip_response};
+use crate::proxy::account::Account;
+use crate::proxy::delivery::{Delivery, Parts};
+use crate::proxy::limits::{ERROR_BODY, ERROR_BODY_WAIT, SCRUB_WHOLE};
+use crate::proxy::respond::Answer;
+use crate::scrub::{Patterns, scrub_fields};
+use crate::upstream::Kept;
+use crate::upstream::body::Upload;
+
+/// An answer whose head has arrived, with what was read of its body.
+pub struct Received {
+    /// The head.
+    pub head: http::response::Parts,
+    /// Read already.
+    pub prefix: Bytes,
+    /// The rest.
+    pub body: Incoming,
+    /// The connection.
+    pub kept: Kept,
+}
+
+/// Whether a credential went out with the request.
+pub enum Credentialed {
+    /// None did.
+    No,
+    /// One did; `None` where the operator switched scrubbing off for the route.
+    Yes(Option<Arc<Patterns>>),
+}
+
+/// Reads so much of an error's body as is needed to judge it.
+pub async fn peek_error(received: &mut Received) {
+    let mut buffer = BytesMut::new();
+    let read = async {
+        while buffer.len() < ERROR_BODY {
+            match received.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(_)) | None => return,
+            }
+        }
+    };
+    let _ = tokio::time::timeout(ERROR_BODY_WAIT, read).await;
+    received.prefix = buffer.freeze();
+}
+
+/// Makes the response.
+///
+/// # Errors
+/// An [`Answer`] in its place, when the upstream's must not be passed on.
+pub async fn deliver(
+    received: Received,
+    method: &Method,
+    credentialed: Credentialed,
+    upload: Upload,
+    idle: Duration,
+    mut account: Account,
+) -> Result<Response<Delivery>, (Answer, Account)> {
+    let Received { mut head, prefix, body, kept } = received;
+    // A 407 would have the agent send its proxy token onward; a 101 was never asked for (PX-43, PX-48).
+    if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED || head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Err((Answer::of(Code::UpstreamProtocolError), account));
+    }
+    account.record().status = Some(head.status.as_u16());
+    // Only the parsed head goes on: the reason phrase travels in an extension and may hold anything (PX-44).
+    head.extensions = http::Extensions::new();
+    head.version = http::Version::HTTP_11;
+    if strip_hop_by_hop(&mut head.headers).is_err() {
+        head.headers.clear();
+    }
+    strip_response(&mut head.headers);
+    let patterns = match credentialed {
+        Credentialed::No => None,
+        Credentialed::Yes(patterns) => {
+            strip_credentialed(&mut head.headers);
+            patterns.filter(|patterns| !patterns.is_empty())
+        }
+    };
+    let bodiless = *method == Method::HEAD || (prefix.is_empty() && body.is_end_stream());
+    if let Some(patterns) = &patterns {
+        let hits = scrub_fields(patterns, &mut head.headers);
+        account.record().redactions = account.record().redactions.saturating_add(hits);
+        if !bodiless && is_encoded(&head.headers) {
+            return Err((Answer::of(Code::ResponseUnscannable), account));
+        }
+    }
+    account.first_byte();
+    match patterns {
+        Some(patterns) if !bodiless => scrubbed(head, prefix, body, kept, patterns, upload, idle, account).await,
+        _ => {
+            if body.is_end_stream() && *method != Method::HEAD && !prefix.is_empty() {
+                // The whole body was read for judging: its length is known however it came.
+                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(prefix.len()));
+            }
+            let parts = Parts { prefix: Some(prefix), source: body, patterns: None, account, kept, upload, idle };
+            Ok(Response::from_parts(head, Delivery::stream(parts)))
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one response, taken apart just above")]
+async fn scrubbed(
+    mut head: http::response::Parts,
+    prefix: Bytes,
+    body: Incoming,
+    mut kept: Kept,
+    patterns: Arc<Patterns>,
+    upload: Upload,
+    idle: Duration,
+    mut account: Account,
+) -> Result<Response<Delivery>, (Answer, Account)> {
+    let length = head.headers.remove(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_none_or(|length| length > SCRUB_WHOLE) {
+        let parts = Parts { prefix: Some(prefix), source: body, patterns: Some(patterns), account, kept, upload, idle };
+        return Ok(Response::from_parts(head, Delivery::stream(parts)));
+    }
+    // Short and of known length: scrubbed whole, so that the agent gets an exact length again.
+    let mut whole = BytesMut::from(&prefix[..]);
+    let mut body = body;
+    loop {
+        match tokio::time::timeout(idle, body.frame()).await {
+            Err(_) => return Err((Answer::of(Code::UpstreamTimeout), account)),
+            Ok(Some(Err(_))) => return Err((Answer::of(Code::UpstreamUnreachable), account)),
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    whole.extend_from_slice(&data);
+                }
+            }
+            Ok(None) => break,
+        }
+    }
+    kept.give_back();
+    let mut whole = whole.freeze();
+    if let Some((clean, hits)) = patterns.scrub(&whole) {
+        whole = clean;
+        account.record().redactions = account.record().redactions.saturating_add(hits);
+        // They were made over other bytes.
+        for name in [
+            ETAG,
+            HeaderName::from_static("content-md5"),
+            HeaderName::from_static("digest"),
+            HeaderName::from_static("content-digest"),
+            HeaderName::from_static("repr-digest"),
+        ] {
+            head.headers.remove(name);
+        }
+    }
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(whole.len()));
+    account.record().bytes_out = u64::try_from(whole.len()).unwrap_or(u64::MAX);
+    account.record().bytes_in = upload.received();
+    Ok(Response::from_parts(head, Delivery::own(whole)))
+}
+
+/// What would give the agent a session of the credential's own, or send it into a login (EX-29, EX-30).
+fn strip_credentialed(fields: &mut HeaderMap) {
+    fields.remove(SET_COOKIE);
+    fields.remove(WWW_AUTHENTICATE);
+    fields.remove("authentication-info");
+}
+
+fn is_encoded(fields: &HeaderMap) -> bool {
+    fields.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}

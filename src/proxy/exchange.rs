@@ -1,0 +1,273 @@
+//! One exchange, from its head to the body that is handed to the agent.
+//!
+//! Invariant: the steps are called in the order of the crate's chart; each takes the value that the one before made.
+//! Nothing is decided or formatted here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::header::{EXPECT, HOST, ORIGIN};
+use http::{HeaderMap, Request, Response, Version};
+use hyper::body::Incoming;
+
+use crate::agent::Agent;
+use crate::clock::WallTime;
+use crate::code::Code;
+use crate::id::{AgentName, ProviderId};
+use crate::message::origin::{Host, Origin, Scheme};
+use crate::message::path::Path;
+use crate::policy::{Action, Refusal};
+use crate::provider::{self, Provider};
+use crate::proxy::account::Account;
+use crate::proxy::carry::{self, Carried};
+use crate::proxy::delivery::Delivery;
+use crate::proxy::respond::{Answer, Manner};
+use crate::proxy::state::{Shared, View};
+use crate::proxy::target::{self, Way};
+use crate::telemetry::Decision;
+use crate::upstream::body::Upload;
+
+/// Where a request came from.
+#[derive(Debug)]
+pub struct Caller {
+    /// The peer's address.
+    pub client: SocketAddr,
+    /// The listener, as logs name it.
+    pub listener: &'static str,
+    /// The way in.
+    pub entrance: Entrance,
+}
+
+/// The way in, and what it settled already.
+#[derive(Debug)]
+pub enum Entrance {
+    /// Inside an intercepted tunnel.
+    Tunnel {
+        /// Who opened it.
+        agent: Agent,
+        /// Its authority.
+        origin: Origin,
+    },
+    /// On the proxy port, with an absolute URI.
+    Absolute {
+        /// Whether the port is reached from this machine only: `https://` in cleartext is for it alone.
+        loopback: bool,
+    },
+    /// On the base-URL listener.
+    BaseUrl,
+}
+
+impl Caller {
+    fn manner(&self) -> Manner {
+        match self.entrance {
+            Entrance::Absolute { .. } => Manner::Proxy,
+            Entrance::Tunnel { .. } | Entrance::BaseUrl => Manner::Origin,
+        }
+    }
+}
+
+/// Serves one request.
+pub async fn run(shared: &Arc<Shared>, caller: &Caller, request: Request<Incoming>) -> Response<Delivery> {
+    let now = shared.clock.now();
+    let mut account = Account::open(&shared.books, now, caller.listener, caller.client);
+    account.head(request.method(), request.version());
+    match prepare(shared, caller, request, &mut account, now) {
+        Ok(carried) => match carry::run(shared, carried, account).await {
+            Ok(response) => response,
+            Err((answer, account)) => answered(&answer, account, caller.manner()),
+        },
+        Err(answer) => answered(&answer, account, caller.manner()),
+    }
+}
+
+/// Makes the response of an answer of ours; the account ends here.
+fn answered(answer: &Answer, mut account: Account, manner: Manner) -> Response<Delivery> {
+    let response = answer.response(account.id(), manner);
+    account.answered(answer.code, Some(response.status().as_u16()));
+    account.record().bytes_out = http_body::Body::size_hint(response.body()).lower();
+    account.first_byte();
+    response
+}
+
+/// Who, where to, may it, strip: everything that needs no waiting.
+fn prepare(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    request: Request<Incoming>,
+    account: &mut Account,
+    now: WallTime,
+) -> Result<Carried, Answer> {
+    let view = shared.view.load_full();
+    let (mut parts, body) = request.into_parts();
+    let (agent, origin, path) = admit(&view, caller, &mut parts, account, now)?;
+    account.origin(&origin);
+    account.record().path = Some(path.path().to_owned());
+    let decided = view.policy.decide(agent.name(), origin.clone(), &parts.method, &path);
+    let permit = decided.map_err(|refusal| {
+        account.record().rule = Some(refusal.rule().to_string());
+        account.record().provider = refusal.provider().cloned();
+        refusal_answer(&refusal, agent.name(), parts.method.as_str(), &origin, Some(&path))
+    })?;
+    account.record().rule = Some(permit.rule().to_string());
+    let provider = match permit.action() {
+        Action::Forward => {
+            account.record().decision = Decision::Forwarded;
+            None
+        }
+        Action::Inject { provider, .. } => {
+            account.record().decision = Decision::Injected;
+            account.record().provider = Some(provider.clone());
+            let known = view.catalogue.provider(provider).cloned();
+            Some(known.ok_or_else(|| Answer::of(Code::CredentialsMissing))?)
+        }
+    };
+    // We have the body read before it is sent on, so the agent's wait for a 100 ends with us.
+    parts.headers.remove(EXPECT);
+    let stripped = provider::strip(parts, &permit, provider.as_deref())
+        .map_err(|error| Answer::saying(error.code(), error.to_string()))?;
+    // A credential may stand in the path: the log gets it with that slot blank.
+    account.record().path = Some(stripped.shown_path());
+    let limit = if provider.as_ref().is_some_and(|provider| provider.fungible) { shared.limits.replay } else { 0 };
+    let upload = Upload::new(body, limit, &shared.budget);
+    let path = path.path().to_owned();
+    Ok(Carried { view, agent, permit, provider, stripped, path, upload })
+}
+
+/// Who is calling and where to, by the way the request came in.
+fn admit(
+    view: &View,
+    caller: &Caller,
+    parts: &mut http::request::Parts,
+    account: &mut Account,
+    now: WallTime,
+) -> Result<(Agent, Origin, Path), Answer> {
+    let unknown = || Answer::of(Code::AgentUnauthenticated);
+    let read =
+        |parts: &http::request::Parts, way| target::read(&parts.method, &parts.uri, parts.version, &parts.headers, way);
+    match &caller.entrance {
+        Entrance::Tunnel { agent, origin } => {
+            account.agent(agent.name());
+            account.origin(origin);
+            // A revocation reaches tunnels that are open already.
+            if !view.agents.still_valid(agent, now) {
+                return Err(unknown());
+            }
+            let (origin, path) = read(parts, Way::Tunnel(origin))?;
+            Ok((agent.clone(), origin, path))
+        }
+        Entrance::Absolute { loopback } => {
+            let agent = view.agents.identify(&parts.headers, now).map_err(|_| unknown())?;
+            account.agent(agent.name());
+            let (origin, path) = read(parts, Way::Absolute)?;
+            if origin.scheme() == Scheme::Https && !loopback {
+                return Err(Answer::saying(
+                    Code::CleartextRefused,
+                    "a request for https:// in cleartext is taken from this machine only; use CONNECT",
+                ));
+            }
+            Ok((agent, origin, path))
+        }
+        Entrance::BaseUrl => base_url(view, parts, account, now),
+    }
+}
+
+/// `/provider/path`: the provider's name stands for its origin, and the agent is known by what stands where the
+/// provider's key would.
+fn base_url(
+    view: &View,
+    parts: &mut http::request::Parts,
+    account: &mut Account,
+    now: WallTime,
+) -> Result<(Agent, Origin, Path), Answer> {
+    check_own_host(&parts.headers, parts.version)?;
+    let text = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str).to_owned();
+    let (name, rest) =
+        text.strip_prefix('/').and_then(|text| text.split_once('/')).unwrap_or((text.trim_start_matches('/'), ""));
+    let unknown_provider = || {
+        let hint = view.catalogue.suggest(name).map_or_else(
+            || "the form is http://HOST:PORT/PROVIDER/PATH; keyferry provider list shows the providers".to_owned(),
+            |near| format!("did you mean /{near}/ ?"),
+        );
+        Answer::saying(Code::PolicyDenied, "the path does not begin with a provider's name").hint(hint)
+    };
+    let id = ProviderId::parse(name).map_err(|_| unknown_provider())?;
+    let provider = view.catalogue.provider(&id).ok_or_else(unknown_provider)?;
+    account.record().provider = Some(id.clone());
+    let presented = provider::presented(parts, provider).ok_or_else(|| Answer::of(Code::AgentUnauthenticated))?;
+    let agent = view
+        .agents
+        .by_token(presented.as_bytes(), None, now)
+        .ok()
+        .or_else(|| {
+            let owner = view.credentials.owner(&presented, &id, &view.names)?;
+            view.agents.by_placeholder(owner, now)
+        })
+        .ok_or_else(|| Answer::of(Code::AgentUnauthenticated))?;
+    account.agent(agent.name());
+    let host = own_host(view, provider, &agent).ok_or_else(|| Answer::of(Code::CredentialsMissing))?;
+    parts.uri = format!("/{rest}").parse().map_err(|_| Answer::of(Code::BadRequest))?;
+    let way = Way::BaseUrl(&host);
+    let (origin, path) = target::read(&parts.method, &parts.uri, parts.version, &parts.headers, way)?;
+    Ok((agent, origin, path))
+}
+
+/// The origin that a provider's name stands for: its first host that is no pattern, else the first that a stored
+/// credential is sealed for.
+fn own_host(view: &View, provider: &Provider, agent: &Agent) -> Option<Origin> {
+    let sealed = view.credentials.members(&provider.id, agent.name());
+    let stored = sealed.iter().flat_map(|member| member.audience.iter());
+    let named =
+        provider.kinds.iter().flat_map(|kind| kind.placements.iter()).flat_map(|placement| placement.hosts.iter());
+    named
+        .chain(stored)
+        .find_map(|pattern| pattern.exact_host().map(|host| Origin::new(Scheme::Https, host.clone(), pattern.port())))
+}
+
+/// A page that a browser was led to must not be able to use the base-URL listener (RT-14).
+fn check_own_host(fields: &HeaderMap, version: Version) -> Result<(), Answer> {
+    let refused = || Answer::saying(Code::PolicyDenied, "this listener answers to its own address only");
+    if fields.contains_key(ORIGIN) {
+        return Err(refused());
+    }
+    let Some(host) = fields.get(HOST) else {
+        return if version == Version::HTTP_11 { Err(refused()) } else { Ok(()) };
+    };
+    let origin =
+        host.to_str().ok().and_then(|text| Origin::from_authority(Scheme::Http, text).ok()).ok_or_else(refused)?;
+    match origin.host() {
+        Host::Address(_) => Ok(()),
+        Host::Name(name) if &**name == "localhost" => Ok(()),
+        Host::Name(_) => Err(refused()),
+    }
+}
+
+/// The answer to a refusal of policy, the same for an unknown host and for one that is another agent's.
+pub fn refusal_answer(
+    refusal: &Refusal,
+    agent: &AgentName,
+    method: &str,
+    origin: &Origin,
+    path: Option<&Path>,
+) -> Answer {
+    let code = refusal.code();
+    let shown = match path {
+        Some(path) => format!("{}{}", origin.authority(), path.path()),
+        None => format!("{}:{}", origin.host(), origin.port()),
+    };
+    match refusal {
+        Refusal::Denied(_) => Answer::saying(code, format!("{method} {shown} is not allowed for agent '{agent}'"))
+            .hint(format!(
+                "ask the operator to run: keyferry why {agent} {method} {origin}{}",
+                path.map_or("/", Path::path)
+            )),
+        Refusal::Cleartext(_) => {
+            Answer::saying(code, format!("{} has a credential, which is never sent over http://", origin.host()))
+                .hint("use https://")
+        }
+        Refusal::MissingCredentials(provider, _) => {
+            Answer::saying(code, format!("agent '{agent}' may use {provider}, but no credential is stored for it"))
+                .hint(format!("ask the operator to run: keyferry secret set {provider}:NAME"))
+        }
+        Refusal::AmbiguousPath(_) => Answer::saying(code, "the path can be read in more than one way"),
+    }
+}

@@ -1,0 +1,93 @@
+//! What every exchange of this process shares, and the snapshot that a reload swaps.
+//!
+//! Invariant: an exchange reads one snapshot from beginning to end; a reload in between does not touch it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+
+use crate::agent::Agents;
+use crate::clock::Clock;
+use crate::id::{AgentName, ProviderId, ShortName};
+use crate::policy::Policy;
+use crate::pool::Pools;
+use crate::provider::Catalogue;
+use crate::proxy::account::Books;
+use crate::proxy::limits::Limits;
+use crate::source::{Credentials, Member};
+use crate::spawn::Spawner;
+use crate::telemetry::Audit;
+use crate::tls::Leaves;
+use crate::upstream::Upstream;
+use crate::upstream::body::Budget;
+
+/// One moment's configuration, agents and credentials.
+pub struct View {
+    /// Who may reach what.
+    pub policy: Policy,
+    /// The providers.
+    pub catalogue: Arc<Catalogue>,
+    /// Who is who.
+    pub agents: Agents,
+    /// Their names, for placeholders on the base-URL listener.
+    pub names: Vec<AgentName>,
+    /// The credentials, unopened.
+    pub credentials: Credentials,
+    /// The operator's order of each pool.
+    pub orders: HashMap<ProviderId, Vec<ShortName>>,
+}
+
+impl View {
+    /// The members of a pool that `agent` may use, first choice first: the operator's order, else by rank and name.
+    #[must_use]
+    pub fn pool_order(&self, provider: &ProviderId, agent: &AgentName) -> Vec<&Member> {
+        let mut members = self.credentials.members(provider, agent);
+        let order = self.orders.get(provider).map_or(&[][..], Vec::as_slice);
+        members.sort_by_cached_key(|member| {
+            let place = order.iter().position(|name| *name == member.profile.name).unwrap_or(order.len());
+            (place, member.rank, member.profile.name.clone())
+        });
+        members
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("View")
+    }
+}
+
+/// What lives as long as the process.
+pub struct Shared {
+    /// The snapshot.
+    pub view: ArcSwap<View>,
+    /// Which profile now.
+    pub pools: Arc<Pools>,
+    /// Connections to upstreams.
+    pub upstream: Upstream,
+    /// Our own certificates.
+    pub leaves: Leaves,
+    /// Where records go.
+    pub books: Books,
+    /// Where intents go.
+    pub audit: Arc<Audit>,
+    /// The time.
+    pub clock: Clock,
+    /// Where tasks start.
+    pub spawner: Spawner,
+    /// The bounds.
+    pub limits: Limits,
+    /// Memory for held bodies.
+    pub budget: Arc<Budget>,
+    /// Permits for open connections.
+    pub connections: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}

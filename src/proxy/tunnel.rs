@@ -1,0 +1,321 @@
+//! CONNECT: the tunnel is either intercepted, with a leaf for its authority, or blind, or refused.
+//!
+//! Invariant: what comes inside an intercepted tunnel is TLS whose server name agrees with the CONNECT authority,
+//! or the connection is closed; unknown bytes are never relayed blindly.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::agent::Agent;
+use crate::code::Code;
+use crate::message::origin::Origin;
+use crate::policy::TunnelDecision;
+use crate::proxy::account::Account;
+use crate::proxy::delivery::Delivery;
+use crate::proxy::exchange::{self, Caller, Entrance};
+use crate::proxy::limits::{HEAD_BYTES, HEAD_FIELDS, KEEP_ALIVE};
+use crate::proxy::respond::{Answer, Manner};
+use crate::proxy::state::Shared;
+use crate::telemetry::{Decision, Protocol};
+use crate::tls::{self, AcceptFailure};
+
+/// Answers a CONNECT.
+pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, client: SocketAddr) -> Response<Delivery> {
+    let mut account = Account::open(&shared.books, shared.clock.now(), "proxy", client);
+    account.head(request.method(), request.version());
+    match decide(&shared, &request, &mut account).await {
+        Err(answer) => {
+            let response = answer.response(account.id(), Manner::Proxy);
+            account.answered(answer.code, Some(response.status().as_u16()));
+            response
+        }
+        Ok(Open::Intercept { agent, origin, config }) => {
+            account.forget();
+            let upgrade = hyper::upgrade::on(&mut request);
+            let spawner = shared.spawner.clone();
+            spawner.spawn(async move {
+                if let Ok(upgraded) = upgrade.await {
+                    intercept(shared, upgraded, agent, origin, config, client).await;
+                }
+            });
+            Response::new(Delivery::empty())
+        }
+        Ok(Open::Blind { upstream }) => {
+            account.record().decision = Decision::Tunnelled;
+            account.record().protocol = Protocol::Tunnel;
+            account.record().status = Some(200);
+            let upgrade = hyper::upgrade::on(&mut request);
+            let (spawner, idle) = (shared.spawner.clone(), shared.limits.idle);
+            let stop = spawner.clone();
+            spawner.spawn(async move {
+                if let Ok(upgraded) = upgrade.await {
+                    tokio::select! {
+                        () = relay(upgraded, upstream, idle, &mut account) => {}
+                        () = stop.stopping() => {}
+                    }
+                }
+            });
+            Response::new(Delivery::empty())
+        }
+    }
+}
+
+/// What a permitted CONNECT becomes.
+enum Open {
+    Intercept { agent: Agent, origin: Origin, config: Arc<ServerConfig> },
+    Blind { upstream: TcpStream },
+}
+
+async fn decide(shared: &Arc<Shared>, request: &Request<Incoming>, account: &mut Account) -> Result<Open, Answer> {
+    let now = shared.clock.now();
+    let view = shared.view.load_full();
+    let target = request.uri().authority().map_or("", http::uri::Authority::as_str);
+    let origin = Origin::from_connect_target(target);
+    if let Ok(origin) = &origin {
+        account.origin(origin);
+    }
+    let agent = view.agents.identify(request.headers(), now).map_err(|_| Answer::of(Code::AgentUnauthenticated))?;
+    account.agent(agent.name());
+    // RFC 9110 section 9.3.6: a CONNECT request has no content (PX-02).
+    if request.headers().contains_key(TRANSFER_ENCODING)
+        || request.headers().get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+    {
+        return Err(Answer::saying(Code::BadRequest, "a CONNECT request has no content"));
+    }
+    let origin = origin.map_err(|error| Answer::saying(error.code(), error.to_string()))?;
+    match view.policy.connect(agent.name(), &origin) {
+        TunnelDecision::Refuse(refusal) => {
+            account.record().rule = Some(refusal.rule().to_string());
+            Err(exchange::refusal_answer(&refusal, agent.name(), "CONNECT", &origin, None))
+        }
+        TunnelDecision::Tunnel(rule) => {
+            account.record().rule = Some(rule.to_string());
+            let upstream = shared
+                .upstream
+                .raw(&origin)
+                .await
+                .map_err(|error| Answer::saying(error.code(), Code::explanation(error.code())))?;
+            Ok(Open::Blind { upstream })
+        }
+        TunnelDecision::Intercept => {
+            let config = shared.leaves.config_for(origin.host(), now).await.map_err(|error| {
+                tracing::warn!(host = %origin.host(), %error, "no leaf certificate");
+                Answer::saying(Code::Internal, "no certificate could be made for this host")
+                    .hint("ask the operator to run: keyferry ca show")
+            })?;
+            Ok(Open::Intercept { agent, origin, config })
+        }
+    }
+}
+
+/// Terminates TLS and serves the exchanges inside.
+async fn intercept(
+    shared: Arc<Shared>,
+    upgraded: Upgraded,
+    agent: Agent,
+    origin: Origin,
+    config: Arc<ServerConfig>,
+    client: SocketAddr,
+) {
+    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
+    let stream = Replayed { first: parts.read_buf, inner: parts.io.into_inner() };
+    match tls::accept(stream, origin.host(), config).await {
+        Ok(stream) => serve_tls(shared, stream, agent, origin, client).await,
+        Err(failure) => {
+            let mut account = Account::open(&shared.books, shared.clock.now(), "proxy", client);
+            account.agent(agent.name());
+            account.origin(&origin);
+            account.head(&http::Method::CONNECT, http::Version::HTTP_11);
+            account.record().detail = Some(failure.to_string());
+            let code = match failure {
+                AcceptFailure::OtherName => Code::AuthorityMismatch,
+                AcceptFailure::Timeout | AcceptFailure::Distrusted | AcceptFailure::Failed(_) => Code::BadRequest,
+            };
+            account.answered(code, None);
+            tracing::info!(agent = %agent.name(), host = %origin.host(), %failure,
+                "no TLS with the agent; if it does not trust the CA: keyferry ca path");
+        }
+    }
+}
+
+async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agent, origin: Origin, client: SocketAddr) {
+    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let stopping = shared.spawner.clone();
+    let caller = Arc::new(Caller { client, listener: "proxy", entrance: Entrance::Tunnel { agent, origin } });
+    let service_shared = Arc::clone(&shared);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (shared, caller) = (Arc::clone(&service_shared), Arc::clone(&caller));
+        async move { Ok::<Response<Delivery>, Infallible>(exchange::run(&shared, &caller, request).await) }
+    });
+    if h2 {
+        let mut builder = http2::Builder::new(shared.spawner.clone());
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(256)
+            .initial_stream_window_size(64 * 1024)
+            .initial_connection_window_size(1024 * 1024)
+            .max_header_list_size(32 * 1024)
+            .max_pending_accept_reset_streams(20)
+            .max_local_error_reset_streams(128)
+            .keep_alive_interval(Some(Duration::from_secs(30)))
+            .keep_alive_timeout(Duration::from_secs(10));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => {}
+            () = stopping.stopping() => {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(KEEP_ALIVE)
+            .max_headers(HEAD_FIELDS)
+            .max_buf_size(HEAD_BYTES)
+            .half_close(true);
+        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            _ = connection.as_mut() => {}
+            () = stopping.stopping() => {
+                connection.as_mut().graceful_shutdown();
+                let _ = connection.await;
+            }
+        }
+    }
+}
+
+/// Copies bytes both ways until both ends are done or nothing moved for `idle`.
+async fn relay(upgraded: Upgraded, mut upstream: TcpStream, idle: Duration, account: &mut Account) {
+    let mut agent = Watched::new(TokioIo::new(upgraded));
+    let moved = agent.moved.clone();
+    let copy = tokio::io::copy_bidirectional(&mut agent, &mut upstream);
+    let silence = async {
+        let mut last = moved.load(std::sync::atomic::Ordering::Relaxed);
+        loop {
+            tokio::time::sleep(idle).await;
+            let now = moved.load(std::sync::atomic::Ordering::Relaxed);
+            if now == last {
+                return;
+            }
+            last = now;
+        }
+    };
+    tokio::select! {
+        copied = copy => {
+            if let Ok((sent, received)) = copied {
+                account.record().bytes_in = sent;
+                account.record().bytes_out = received;
+            }
+        }
+        () = silence => account.record().error = Some(Code::UpstreamTimeout),
+    }
+}
+
+/// A stream whose first bytes were read already, together with the CONNECT (PX-03).
+struct Replayed {
+    first: Bytes,
+    inner: TcpStream,
+}
+
+impl AsyncRead for Replayed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.has_remaining() {
+            let take = self.first.len().min(buf.remaining());
+            let head = self.first.split_to(take);
+            buf.put_slice(&head);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Replayed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// Counts the bytes that move, so that silence can be told from a busy tunnel.
+struct Watched<S> {
+    inner: S,
+    moved: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl<S> Watched<S> {
+    fn new(inner: S) -> Self {
+        Self { inner, moved: Arc::default() }
+    }
+
+    fn add(&self, bytes: usize) {
+        self.moved.fetch_add(u64::try_from(bytes).unwrap_or(0), std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.add(buf.filled().len().saturating_sub(before));
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+        if let Poll::Ready(Ok(written)) = &polled {
+            self.add(*written);
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
