@@ -22,6 +22,13 @@ pub struct Catalogue {
 struct Entry {
     draft: Arc<Draft>,
     provider: Arc<Provider>,
+    source: Source,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Embedded,
+    Configured,
 }
 
 impl Catalogue {
@@ -39,6 +46,10 @@ impl Catalogue {
     /// # Errors
     /// Every [`DraftFault`] of all of them.
     pub fn with(&self, drafts: Vec<(ProviderId, Draft)>) -> Result<Self, Vec<DraftFault>> {
+        self.extended(drafts, Source::Configured)
+    }
+
+    fn extended(&self, drafts: Vec<(ProviderId, Draft)>, source: Source) -> Result<Self, Vec<DraftFault>> {
         let mut providers = self.providers.clone();
         let mut faults = Vec::new();
         let mut named = Vec::new();
@@ -49,16 +60,15 @@ impl Catalogue {
             };
             match compile::provider(&id, &draft) {
                 Ok(provider) => {
-                    providers.insert(id.clone(), Entry { draft: Arc::new(draft), provider: Arc::new(provider) });
+                    let (draft, provider) = (Arc::new(draft), Arc::new(provider));
+                    providers.insert(id.clone(), Entry { draft, provider, source });
                     named.push(id);
                 }
                 Err(found) => faults.extend(found),
             }
         }
         let catalogue = Self { providers };
-        for id in &named {
-            faults.extend(catalogue.collisions(id));
-        }
+        faults.extend(catalogue.collisions(&named));
         if faults.is_empty() { Ok(catalogue) } else { Err(faults) }
     }
 
@@ -73,10 +83,14 @@ impl Catalogue {
         self.providers.values().map(|entry| &entry.provider)
     }
 
-    /// Whose credential a variable of this name holds.
+    /// Whose credential a variable of this name holds. Where the configuration and the embedded catalogue both name
+    /// it, the configuration is meant.
     #[must_use]
     pub fn by_env(&self, variable: &str) -> Option<(&Arc<Provider>, &Kind)> {
-        self.kinds().find(|(_, kind)| kind.env.iter().any(|name| name == variable))
+        let configured = |id: &ProviderId| self.providers.get(id).map(|entry| entry.source) == Some(Source::Configured);
+        let mut all = self.kinds().filter(|(_, kind)| kind.env.iter().any(|name| name == variable));
+        let first = all.next()?;
+        Some([first].into_iter().chain(all).find(|(provider, _)| configured(&provider.id)).unwrap_or(first))
     }
 
     /// Whose credential a value is, by its form alone. None where two providers' keys look alike.
@@ -117,12 +131,18 @@ impl Catalogue {
         self.iter().flat_map(|provider| provider.kinds.iter().map(move |kind| (provider, kind)))
     }
 
-    fn collisions(&self, id: &ProviderId) -> Vec<DraftFault> {
-        let mut owners: HashMap<HostPattern, ProviderId> = HashMap::new();
-        owners.extend(self.hosts().into_iter().filter(|(_, owner)| owner != id));
+    /// Hosts of the providers in `named` that another provider has too.
+    fn collisions(&self, named: &[ProviderId]) -> Vec<DraftFault> {
+        let mut owners: HashMap<HostPattern, Vec<ProviderId>> = HashMap::new();
+        for (host, owner) in self.hosts() {
+            owners.entry(host).or_default().push(owner);
+        }
         let mut faults = Vec::new();
-        for host in self.provider(id).map(|provider| provider.hosts()).unwrap_or_default() {
-            if let Some(owner) = owners.get(&host) {
+        for id in named {
+            for host in self.provider(id).map(|provider| provider.hosts()).unwrap_or_default() {
+                let Some(owner) = owners.get(&host).and_then(|owners| owners.iter().find(|owner| *owner != id)) else {
+                    continue;
+                };
                 faults.push(DraftFault {
                     provider: id.clone(),
                     field: "hosts".to_owned(),
@@ -144,7 +164,7 @@ fn read(text: &str) -> Result<Catalogue, String> {
         named.push((ProviderId::parse(&id).map_err(|error| error.to_string())?, draft));
     }
     let empty = Catalogue { providers: BTreeMap::new() };
-    empty.with(named).map_err(|faults| format!("{faults:?}"))
+    empty.extended(named, Source::Embedded).map_err(|faults| format!("{faults:?}"))
 }
 
 #[cfg(test)]
@@ -260,6 +280,16 @@ mod tests {
         let (provider, kind) = catalogue.by_env("ACME_API_KEY").unwrap();
         assert_eq!((provider.id.as_str(), kind.id.as_str()), ("acme", "bearer"));
         assert_eq!(kind.test.as_ref().unwrap().target, "/v1/me");
+    }
+
+    #[test]
+    fn a_variable_that_the_configuration_claims_is_its_own() {
+        for name in ["a-gateway", "z-gateway"] {
+            let gateway = Draft { env: vec!["OPENAI_API_KEY".to_owned()], ..acme() };
+            let catalogue = Catalogue::embedded().with(vec![(id(name), gateway)]).unwrap();
+            assert_eq!(catalogue.by_env("OPENAI_API_KEY").unwrap().0.id, id(name));
+            assert_eq!(catalogue.by_env("CODEX_API_KEY").unwrap().0.id, id("openai"));
+        }
     }
 
     #[test]

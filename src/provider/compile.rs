@@ -2,15 +2,19 @@
 //!
 //! Invariant: no fault hides another one; a provider comes out only where there was none.
 
-use std::collections::BTreeSet;
+mod carrier;
+mod derive;
+mod overlay;
 
 use http::Method;
-use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 
-use super::draft::{Draft, DraftFault, InjectDraft, KindDraft, PlaceDraft, TestDraft};
-use super::kind::{Kind, Looks, Placement, Provider, Slots, TestCall, Way};
-use super::request::{is_reserved, known_fields};
-use super::scheme::{BasicCarrier, Carrier, CookieCarrier, FieldCarrier, Form, PathCarrier, QueryCarrier, Template};
+pub(super) use overlay::overlay;
+
+use self::carrier::{field_name, ways};
+use self::derive::{add_slot, derived_id, form, slots};
+use super::draft::{Draft, DraftFault, KindDraft, PlaceDraft, TestDraft};
+use super::kind::{Kind, Looks, Placement, Provider, TestCall};
 use crate::id::ProviderId;
 use crate::message::pattern::HostPattern;
 use crate::placeholder::Shape;
@@ -48,52 +52,6 @@ pub(super) fn provider(id: &ProviderId, draft: &Draft) -> Result<Provider, Vec<D
         aka: draft.aka.clone(),
         slots,
     })
-}
-
-/// `over` laid upon the draft of a provider that is known already: what it names replaces, the rest stays.
-pub(super) fn overlay(base: &Draft, over: Draft) -> Draft {
-    let mut merged = base.clone();
-    merged.name = over.name.or(merged.name);
-    merged.family = over.family.or(merged.family);
-    merged.fungible = over.fungible.or(merged.fungible);
-    merged.aka.extend(over.aka);
-    merged.strip.extend(over.strip);
-    if merged.kinds.is_empty() {
-        merged.kinds.push(short_form(base));
-    }
-    if !over.kinds.is_empty() {
-        merged.kinds = over.kinds;
-        return merged;
-    }
-    if !over.inject.is_empty() {
-        // A place of one's own: what the kinds of the catalogue said of places no longer holds.
-        let first = merged.kinds.first().cloned().unwrap_or_default();
-        let known = first.places.first().map_or_else(|| first.hosts.clone(), |place| place.hosts.clone());
-        merged.kinds = vec![KindDraft {
-            hosts: if over.hosts.is_empty() { known } else { over.hosts },
-            inject: over.inject,
-            env: if over.env.is_empty() { first.env } else { over.env },
-            test: over.test.or(first.test),
-            base_url_env: first.base_url_env,
-            placeholder: first.placeholder,
-            looks: first.looks,
-            ..KindDraft::default()
-        }];
-        return merged;
-    }
-    for kind in &mut merged.kinds {
-        if !over.hosts.is_empty() {
-            let hosts = kind.places.first_mut().map_or(&mut kind.hosts, |place| &mut place.hosts);
-            hosts.clone_from(&over.hosts);
-        }
-        if over.test.is_some() {
-            kind.test.clone_from(&over.test);
-        }
-    }
-    if let Some(first) = merged.kinds.first_mut().filter(|_| !over.env.is_empty()) {
-        first.env = over.env;
-    }
-    merged
 }
 
 struct Faults<'a> {
@@ -211,105 +169,6 @@ fn paths(texts: &[String], at: &str, faults: &mut Faults<'_>) -> Vec<PathPattern
     patterns
 }
 
-fn ways(draft: &PlaceDraft, at: &str, faults: &mut Faults<'_>) -> Vec<Way> {
-    let mut ways = vec![way(&draft.inject, &format!("{at}inject"), faults)];
-    for (index, alternative) in draft.or.iter().enumerate() {
-        ways.push(way(alternative, &format!("{at}or[{index}]"), faults));
-    }
-    ways
-}
-
-fn way(drafts: &[InjectDraft], at: &str, faults: &mut Faults<'_>) -> Way {
-    let mut carriers: Vec<Carrier> = Vec::new();
-    for (index, draft) in drafts.iter().enumerate() {
-        let at = if drafts.len() == 1 { at.to_owned() } else { format!("{at}[{index}]") };
-        let Some(carrier) = carrier(draft, &at, faults) else { continue };
-        if carriers.iter().any(|other| other.slot() == carrier.slot()) {
-            faults.add(&at, format!("the slot {} is filled twice", carrier.slot()), None);
-        }
-        carriers.push(carrier);
-    }
-    if drafts.is_empty() {
-        faults.add(at, "says nothing of where the credential goes", Some(INJECT_HINT));
-    } else if carriers.len() == drafts.len() && carriers.iter().all(|carrier| carrier.needs().is_empty()) {
-        faults.add(at, "never names {secret}", Some(INJECT_HINT));
-    }
-    Way(carriers)
-}
-
-const INJECT_HINT: &str = "for example inject: {header: Authorization, value: \"Bearer {secret}\"}";
-
-fn carrier(draft: &InjectDraft, at: &str, faults: &mut Faults<'_>) -> Option<Carrier> {
-    match draft {
-        InjectDraft::Header { header, value } => {
-            let name = field_name(header, &format!("{at}.header"), faults);
-            let value = template(value, &format!("{at}.value"), faults);
-            Some(Carrier::Field(FieldCarrier { name: name?, value: value? }))
-        }
-        InjectDraft::Query { query, value } => {
-            if query.is_empty() || query.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                faults.add(format!("{at}.query"), "is not the name of a query parameter", None);
-            }
-            let value = template(value, &format!("{at}.value"), faults)?;
-            Some(Carrier::Query(QueryCarrier { name: query.clone(), value }))
-        }
-        InjectDraft::Path { path } => {
-            let field = format!("{at}.path");
-            // A slash at the end belongs to what follows.
-            let template = template(path.strip_suffix('/').unwrap_or(path), &field, faults)?;
-            if !path.starts_with('/') || path.contains(['?', '#', '%', '\\', ' ']) {
-                faults.add(field, format!("'{path}' is not the beginning of a path"), Some("for example /bot{secret}"));
-                return None;
-            }
-            if template.fields().next().is_none() {
-                faults.add(field, "never names {secret}", Some("for example /bot{secret}"));
-                return None;
-            }
-            Some(Carrier::Path(PathCarrier { template }))
-        }
-        InjectDraft::Basic { basic } => {
-            let user = template(&basic.user, &format!("{at}.basic.user"), faults);
-            let password = template(&basic.password, &format!("{at}.basic.password"), faults);
-            Some(Carrier::Basic(BasicCarrier { user: user?, password: password? }))
-        }
-        InjectDraft::Cookie { cookie, value } => {
-            // RFC 6265 section 4.1.1: a cookie's name is a token, as a field's name is.
-            if HeaderName::from_bytes(cookie.as_bytes()).is_err() {
-                faults.add(format!("{at}.cookie"), format!("'{cookie}' is not a cookie name"), None);
-            }
-            let value = template(value, &format!("{at}.value"), faults)?;
-            Some(Carrier::Cookie(CookieCarrier { name: cookie.clone(), value }))
-        }
-    }
-}
-
-fn field_name(text: &str, at: &str, faults: &mut Faults<'_>) -> Option<HeaderName> {
-    let Ok(name) = HeaderName::from_bytes(text.as_bytes()) else {
-        // EX-17: the name is not repeated raw, it may hold a line break.
-        faults.add(at, format!("{text:?} is not a field name"), None);
-        return None;
-    };
-    if is_reserved(&name) {
-        faults.add(at, format!("'{name}' is not a field that a credential can stand in"), None);
-        return None;
-    }
-    if name == COOKIE {
-        faults.add(at, "a cookie is written {cookie: NAME, value: ...}", None);
-        return None;
-    }
-    Some(name)
-}
-
-fn template(text: &str, at: &str, faults: &mut Faults<'_>) -> Option<Template> {
-    match Template::parse(text) {
-        Ok(template) => Some(template),
-        Err(error) => {
-            faults.add(at, format!("{text:?} {error}"), Some("write fields as {secret}"));
-            None
-        }
-    }
-}
-
 fn pairs<T>(
     pairs: &[(String, String)],
     at: &str,
@@ -362,69 +221,4 @@ fn test_call(draft: &TestDraft, at: &str, faults: &mut Faults<'_>) -> Option<Tes
 fn is_variable(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     name.bytes().all(plain) && name.bytes().next().is_some_and(|b| !b.is_ascii_digit())
-}
-
-/// How people call a kind that stands there.
-fn derived_id(placements: &[Placement]) -> String {
-    let first = placements.first().and_then(|place| place.ways.first()).and_then(|way| way.0.first());
-    let id = match first {
-        Some(Carrier::Basic(_)) => "basic",
-        Some(Carrier::Path(_)) => "path",
-        Some(Carrier::Query(_)) => "query",
-        Some(Carrier::Cookie(_)) => "cookie",
-        Some(Carrier::Field(field)) if field.name == AUTHORIZATION => "bearer",
-        Some(Carrier::Field(_)) | None => "api-key",
-    };
-    id.to_owned()
-}
-
-/// How a value is written follows from the fields that are asked of it.
-fn form(placements: &[Placement]) -> Form {
-    let carriers = || placements.iter().flat_map(|place| &place.ways).flat_map(|way| &way.0);
-    let needs: BTreeSet<&str> = carriers().flat_map(Carrier::needs).collect();
-    let has_basic = carriers().any(|carrier| matches!(carrier, Carrier::Basic(_)));
-    let mut others = needs.iter().filter(|name| !matches!(**name, "secret" | "password"));
-    match (others.next(), others.next()) {
-        (None, _) => Form::Whole,
-        (Some(&"user"), None) if has_basic => Form::UserSecret,
-        _ => Form::Object,
-    }
-}
-
-fn slots(kinds: &[Kind]) -> Slots {
-    let mut slots = Slots { fields: known_fields().collect(), ..Slots::default() };
-    let ways = kinds.iter().flat_map(|kind| &kind.placements).flat_map(|place| &place.ways);
-    for carrier in ways.flat_map(|way| &way.0) {
-        match carrier {
-            Carrier::Field(field) => {
-                slots.fields.insert(field.name.clone());
-            }
-            Carrier::Query(query) if !slots.queries.contains(&query.name) => slots.queries.push(query.name.clone()),
-            Carrier::Path(path) if !slots.paths.contains(&path.template) => slots.paths.push(path.template.clone()),
-            // Authorization and Cookie are emptied always.
-            Carrier::Query(_) | Carrier::Path(_) | Carrier::Basic(_) | Carrier::Cookie(_) => {}
-        }
-    }
-    slots
-}
-
-fn add_slot(slots: &mut Slots, text: &str) -> bool {
-    match text.split_once(':') {
-        Some(("header", name)) => match HeaderName::from_bytes(name.as_bytes()) {
-            Ok(name) => {
-                slots.fields.insert(name);
-                true
-            }
-            Err(_) => false,
-        },
-        Some(("query", name)) if !name.is_empty() => {
-            slots.queries.push(name.to_owned());
-            true
-        }
-        Some(("subprotocol", prefix)) if !prefix.is_empty() => {
-            slots.protocols.push(prefix.to_owned());
-            true
-        }
-        _ => false,
-    }
 }

@@ -19,6 +19,7 @@ use super::request::{Stripped, elements, replace_list};
 use super::scheme::{Carrier, Head, InjectError, PathSlot, Values};
 use crate::message::origin::{Origin, Scheme};
 use crate::secret::Secret;
+use crate::telemetry::Witness;
 use crate::tls::Verified;
 
 /// A request that may leave: made by [`inject`] and [`forward`] only.
@@ -67,16 +68,22 @@ impl fmt::Debug for Injected {
     }
 }
 
-/// Puts `credential` into a copy of the request, for the far end of a verified channel.
+/// Puts `credential` into a copy of the request, for the far end of a verified channel, once the intent to use it
+/// is written.
 ///
 /// # Errors
-/// [`InjectError`] when the credential is not for that origin, or cannot stand in this request.
+/// [`InjectError`] when the credential is not for that origin or not the one of the written intent, or cannot stand
+/// in this request.
 pub fn inject(
     stripped: &Stripped,
     provider: &Provider,
     credential: &Credential,
     verified: &Verified,
+    witness: &Witness,
 ) -> Result<Injected, InjectError> {
+    if witness.profile() != &credential.profile {
+        return Err(InjectError::Unwitnessed(credential.profile.clone()));
+    }
     inject_for(stripped, provider, credential, verified.origin())
 }
 

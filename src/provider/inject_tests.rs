@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use http::request::Parts;
+use proptest::prelude::*;
 
 use super::inject::inject_for;
 use super::kind::Provider;
 use super::request::strip_for;
-use super::{Catalogue, Credential, Draft, InjectDraft, InjectError, Stripped, forward, inject};
+use super::{Catalogue, Credential, Draft, InjectDraft, InjectError, Stripped, forward, forward_cleartext, inject};
 use crate::code::Code;
-use crate::id::{ProfileId, ProviderId};
+use crate::id::{ProfileId, ProviderId, RequestId};
 use crate::message::origin::{Origin, Scheme};
 use crate::message::pattern::HostPattern;
 use crate::secret::Secret;
+use crate::telemetry::Witness;
 use crate::tls::Verified;
 
 fn provider(id: &str) -> Arc<Provider> {
@@ -34,6 +36,10 @@ fn credential(provider: &Provider, kind: &str, hosts: &[&str], value: &str) -> C
         Arc::new(Secret::from(value.to_owned())),
         1,
     )
+}
+
+fn written(credential: &Credential) -> Witness {
+    Witness::for_test(RequestId::new(0), credential.profile.clone())
 }
 
 fn origin(authority: &str) -> Origin {
@@ -127,9 +133,20 @@ fn a_foreign_origin_gets_nothing() {
         assert!(!format!("{error} {error:?}").contains("canary"));
     }
     let verified = Verified::pretended(origin("api.anthropic.com"));
-    let injected = inject(&request, &anthropic, &key, &verified).unwrap();
+    let injected = inject(&request, &anthropic, &key, &verified, &written(&key)).unwrap();
     assert_eq!(injected.origin(), verified.origin());
     assert_eq!(field(&injected.into_parts(), "host"), Some("api.anthropic.com"));
+}
+
+#[test]
+fn the_intent_must_be_written_for_this_very_credential() {
+    let anthropic = provider("anthropic");
+    let key = credential(&anthropic, "api-key", &["api.anthropic.com"], "canary");
+    let request = stripped(&anthropic, "/v1/messages", &[]);
+    let verified = Verified::pretended(origin("api.anthropic.com"));
+    let other = Witness::for_test(RequestId::new(0), ProfileId::parse("anthropic:other").unwrap());
+    let refused = inject(&request, &anthropic, &key, &verified, &other).unwrap_err();
+    assert_eq!(refused, InjectError::Unwitnessed(key.profile.clone()));
 }
 
 #[test]
@@ -216,20 +233,20 @@ fn a_value_that_would_break_out_of_its_slot_is_refused_before_and_after_it_is_st
 
 #[test]
 fn what_stands_in_the_target_cannot_leave_its_part() {
-    for (inject, target) in [
+    for (inject, form, target) in [
         (
             InjectDraft::Query { query: "key".to_owned(), value: "{secret}".to_owned() },
+            "a%26b%3Dc%23d%3F%2F%20",
             "/botp/x?key=a%26b%3Dc%23d%3F%2F%20",
         ),
-        (InjectDraft::Path { path: "/bot{secret}".to_owned() }, "/bota&b=c%23d%3F%2F%20/x"),
+        (InjectDraft::Path { path: "/bot{secret}".to_owned() }, "a&b=c%23d%3F%2F%20", "/bota&b=c%23d%3F%2F%20/x"),
     ] {
         let acme = own(inject);
         let credential = credential(&acme, &acme.kinds[0].id, &["api.acme.test"], "a&b=c#d?/ ");
         let request = stripped(&acme, "/botp/x", &[]);
         let injected = inject_for(&request, &acme, &credential, &origin("api.acme.test")).unwrap();
-        let escaped =
-            injected.secrets().iter().any(|secret| target.contains(std::str::from_utf8(secret.expose()).unwrap()));
-        assert!(escaped, "the escaped form is looked for too");
+        let known = injected.secrets().iter().any(|secret| secret.matches(form.as_bytes()));
+        assert!(known, "the escaped form is looked for too");
         assert_eq!(injected.into_parts().uri, target);
     }
 }
@@ -256,6 +273,21 @@ fn values_are_marked_so_that_no_table_or_log_keeps_them() {
 }
 
 #[test]
+fn says_what_it_would_send_without_the_value() {
+    for (id, at, expected) in [
+        ("anthropic", "/v1/messages", "x-api-key: {secret}"),
+        ("gitlab", "/acme/x.git/info/refs", "authorization: Basic oauth2:{secret}"),
+        ("telegram", "/botp/getMe", "/bot{secret}"),
+        ("trello", "/1/members/me", "?key={key}, ?token={token}"),
+    ] {
+        let provider = provider(id);
+        let host = provider.hosts()[0].to_string();
+        let place = provider.kinds[0].placement(&origin(&host), at).unwrap();
+        assert_eq!(place.ways[0].to_string(), expected, "{id}");
+    }
+}
+
+#[test]
 fn a_cookie_stands_alone() {
     let acme = own(InjectDraft::Cookie { cookie: "session".to_owned(), value: "{secret}".to_owned() });
     let credential = credential(&acme, "cookie", &["api.acme.test"], "canary");
@@ -275,6 +307,16 @@ fn without_a_credential_the_target_goes_on_as_it_came() {
 }
 
 #[test]
+fn cleartext_is_for_cleartext_origins() {
+    let (parts, ()) = http::Request::new(()).into_parts();
+    let stripped = strip_for(parts, None, true).unwrap();
+    let plain = Origin::from_authority(Scheme::Http, "docs.test").unwrap();
+    let forwarded = forward_cleartext(stripped.clone(), &plain).unwrap();
+    assert!(forwarded.used_secret().is_none());
+    assert!(forward_cleartext(stripped, &origin("docs.test")).is_err());
+}
+
+#[test]
 fn a_kind_that_is_unknown_is_refused_unless_there_is_only_one() {
     let anthropic = provider("anthropic");
     let odd = credential(&anthropic, "odd", &["api.anthropic.com"], "canary");
@@ -283,4 +325,68 @@ fn a_kind_that_is_unknown_is_refused_unless_there_is_only_one() {
     let groq = provider("groq");
     let odd = credential(&groq, "odd", &["api.groq.com"], "canary");
     assert!(inject_for(&stripped(&groq, "/", &[]), &groq, &odd, &origin("api.groq.com")).is_ok());
+}
+
+/// A field name of the provider's slots or of none, in any case.
+fn any_name() -> impl Strategy<Value = String> {
+    let known = prop_oneof![
+        Just("authorization"),
+        Just("x-api-key"),
+        Just("api-key"),
+        Just("x-goog-api-key"),
+        Just("cookie"),
+        Just("proxy-authorization"),
+        Just("x-forwarded-for"),
+        Just("x-other"),
+    ];
+    (known, any::<u32>()).prop_map(|(name, cases)| {
+        let flip = |(at, c): (usize, char)| if cases >> (at % 32) & 1 == 1 { c.to_ascii_uppercase() } else { c };
+        name.chars().enumerate().map(flip).collect()
+    })
+}
+
+fn any_value() -> impl Strategy<Value = String> {
+    let scheme = prop_oneof![Just(""), Just("Bearer "), Just("bearer  "), Just("Basic "), Just("token "), Just("Key ")];
+    (scheme, "[a-zA-Z0-9:+/=,; -]{0,24}").prop_map(|(scheme, rest)| format!("{scheme}{rest}junk"))
+}
+
+proptest! {
+    /// PX-21: whatever an agent sends, one credential leaves, and nothing that the agent put beside it.
+    #[test]
+    fn one_credential_leaves_whatever_is_sent(
+        id in prop_oneof![Just("anthropic"), Just("openai"), Just("gemini"), Just("supabase"), Just("serpapi")],
+        fields in proptest::collection::vec((any_name(), any_value()), 0..8),
+        query in proptest::collection::vec(("(?i)key|api_key|access_token|apikey|a|%6bey|monkey", "[a-z0-9%]{0,4}"), 0..6),
+    ) {
+        let provider = provider(id);
+        let kind = &provider.kinds[0];
+        let host = kind.placements[0].hosts[0].to_string().replace('*', "tenant");
+        let credential = credential(&provider, &kind.id, &[&host], "s3cret~canary");
+        let query: Vec<_> = query.iter().map(|(name, value)| format!("{name}=junk{value}")).collect();
+        let target = format!("/v1/x?{}", query.join("&"));
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let request = stripped(&provider, &target, &fields);
+        let parts = inject_for(&request, &provider, &credential, &origin(&host)).unwrap().into_parts();
+
+        let lines = parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()));
+        let whole = format!("{} {}", parts.uri, lines.collect::<Vec<_>>().join("\n"));
+        // Supabase takes the key in two fields together.
+        let expected = if id == "supabase" { 2 } else { 1 };
+        prop_assert_eq!(whole.matches("s3cret~canary").count(), expected, "{}", whole);
+        for name in parts.headers.keys() {
+            let other = parts.headers.get_all(name).iter().any(|value| value.to_str().unwrap().contains("junk"));
+            prop_assert!(!other || name == "x-other", "{}", whole);
+        }
+        let left = parts.uri.query().unwrap_or("").split('&').filter(|piece| piece.contains("junk"));
+        for piece in left {
+            let name = piece.split('=').next().unwrap().to_ascii_lowercase();
+            let slot = match id {
+                "gemini" => matches!(name.as_str(), "key" | "%6bey" | "access_token"),
+                "serpapi" => name == "api_key",
+                "supabase" => name == "apikey",
+                _ => false,
+            };
+            prop_assert!(!slot, "{}", whole);
+        }
+    }
 }

@@ -193,6 +193,14 @@ impl Placement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Way(pub Vec<Carrier>);
 
+/// What would be sent, with the names of fields where the value would be.
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(Carrier::to_string).collect();
+        f.write_str(&texts.join(", "))
+    }
+}
+
 /// A cheap call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestCall {

@@ -147,8 +147,26 @@ pub(super) fn is_reserved(name: &HeaderName) -> bool {
         || text.starts_with("proxy-")
         || text.starts_with("x-forwarded-")
         || text.starts_with("sec-websocket-")
-        || matches!(text, "connection" | "keep-alive" | "te" | "trailer" | "upgrade" | "expect" | "via" | "forwarded")
+        || RESERVED.contains(&text)
 }
+
+const RESERVED: [&str; 15] = [
+    "accept-encoding",
+    "connection",
+    "content-encoding",
+    "content-type",
+    "expect",
+    "forwarded",
+    "if-range",
+    "keep-alive",
+    "proxy",
+    "range",
+    "te",
+    "trailer",
+    "upgrade",
+    "via",
+    "x-real-ip",
+];
 
 const FRAMING: [&str; 3] = ["host", "content-length", "transfer-encoding"];
 

@@ -28,6 +28,7 @@ anthropic api-key api.anthropic.com /v1/messages | x-api-key: {secret}
 anthropic api-key api.anthropic.com /v1/messages | authorization: Bearer {secret}
 anthropic setup-token api.anthropic.com /v1/messages | authorization: Bearer {secret}
 openai api-key api.openai.com /v1/responses | authorization: Bearer {secret}
+codex access-token chatgpt.com /backend-api/codex/models | authorization: Bearer {secret}
 azure-openai api-key tenant.openai.azure.com /openai/deployments | api-key: {secret}
 azure-openai api-key tenant.services.ai.azure.com /anthropic/v1/messages | api-key: {secret}
 azure-openai api-key tenant.services.ai.azure.com /anthropic/v1/messages | x-api-key: {secret}

@@ -13,6 +13,7 @@ mod query;
 mod template;
 mod values;
 
+use std::fmt;
 use std::sync::Arc;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -29,6 +30,7 @@ pub(super) use basic::secret as basic_secret;
 pub(super) use query::remove as remove_query;
 
 use crate::code::Code;
+use crate::id::ProfileId;
 use crate::message::field::sensitive;
 use crate::provider::credential::AudienceError;
 use crate::secret::Secret;
@@ -39,6 +41,9 @@ pub enum InjectError {
     /// The credential is for other hosts.
     #[error(transparent)]
     Audience(#[from] AudienceError),
+    /// What was written into the audit log is the use of another credential.
+    #[error("the intent to use {0} was not written")]
+    Unwitnessed(ProfileId),
     /// The provider does not know this kind of credential.
     #[error("the provider has no credential of kind '{0}'")]
     UnknownKind(String),
@@ -66,7 +71,11 @@ impl InjectError {
         match self {
             Self::Audience(_) => Code::PolicyDenied,
             Self::NotHere | Self::NoSlot(_) => Code::BadRequest,
-            Self::UnknownKind(_) | Self::Malformed(_) | Self::FieldMissing(_) | Self::Unusable(_) => Code::Internal,
+            Self::Unwitnessed(_)
+            | Self::UnknownKind(_)
+            | Self::Malformed(_)
+            | Self::FieldMissing(_)
+            | Self::Unusable(_) => Code::Internal,
         }
     }
 }
@@ -141,6 +150,21 @@ impl Carrier {
             Self::Path(_) => "path".to_owned(),
             Self::Basic(_) => "authorization".to_owned(),
             Self::Cookie(carrier) => format!("cookie:{}", carrier.name),
+        }
+    }
+}
+
+/// As it stands in a request, with the names of its fields where the value would be.
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(carrier) => write!(f, "{}: {}", carrier.name, carrier.value.as_str()),
+            Self::Query(carrier) => write!(f, "?{}={}", carrier.name, carrier.value.as_str()),
+            Self::Path(carrier) => f.write_str(carrier.template.as_str()),
+            Self::Basic(carrier) => {
+                write!(f, "authorization: Basic {}:{}", carrier.user.as_str(), carrier.password.as_str())
+            }
+            Self::Cookie(carrier) => write!(f, "cookie: {}={}", carrier.name, carrier.value.as_str()),
         }
     }
 }
