@@ -1,64 +1,142 @@
-//! What can only be judged when the whole file is read: names that refer to each other.
+//! What can only be judged when the whole file is read: names that refer to each other, and providers as a whole.
 //!
-//! Invariant: reports faults and changes nothing.
+//! Invariant: reports and changes nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::fault::{At, References, Report, nearest, suggestion};
-use super::known::builtin_providers;
-use super::model::{Config, ProviderDraft};
+use super::fault::{At, Definition, References, Report, nearest};
+use super::model::Config;
+use super::suspect;
+use crate::id::{AgentName, ProviderId};
+use crate::message::pattern::HostTable;
+use crate::policy::{Ports, Route, RouteAction};
+use crate::provider::{Catalogue, DraftFault};
 
 pub(super) fn check(config: &Config, report: &mut Report) {
-    let References { providers, agents } = report.take_references();
-    let own: Vec<&str> = config.providers.iter().map(|draft| draft.name.as_str()).collect();
-    let known: HashSet<&str> = builtin_providers().iter().copied().chain(own.iter().copied()).collect();
-    for (provider, at) in providers {
-        if !known.contains(provider.as_str()) {
-            let hint = nearest(provider.as_str(), own.iter().chain(builtin_providers()).copied()).map_or_else(
-                || "describe it under `providers`; `keyferry provider list` shows those that are built in".to_owned(),
-                |near| format!("did you mean `{near}`?"),
-            );
-            report.fault(at, format!("there is no provider `{provider}`"), Some(hint));
-        }
-    }
-    // Agents may live in the vault alone. Where the file lists agents, though, a name that is not among them is a slip,
-    // and a rule for nobody.
-    if !config.agents.is_empty() {
-        for (agent, at) in agents {
-            if !config.agents.contains_key(&agent) {
-                let names = config.agents.keys().map(|name| name.as_str()).collect::<Vec<_>>();
-                let hint = suggestion(agent.as_str(), names.iter().copied())
-                    .filter(|hint| hint.starts_with("did"))
-                    .unwrap_or_else(|| format!("list it under `agents`; an empty entry is enough: `{agent}: {{}}`"));
-                report.fault(at, format!("there is no agent `{agent}` under `agents`"), Some(hint));
+    let References { providers, agents, definitions } = report.take_references();
+    let embedded = Catalogue::embedded();
+    let catalogue = match embedded.with(config.providers.clone()) {
+        Ok(catalogue) => catalogue,
+        Err(faults) => {
+            for fault in faults {
+                refused(&fault, &definitions, &embedded, report);
             }
+            embedded
         }
+    };
+    unknown_providers(&providers, &definitions, &catalogue, report);
+    unknown_agents(&agents, config, report);
+    misplaced_credentials(config, &catalogue, report);
+    unreachable_routes(&config.routes, report);
+}
+
+/// What the catalogue says of a draft, at the place where it stands.
+fn refused(fault: &DraftFault, definitions: &[Definition], embedded: &Catalogue, report: &mut Report) {
+    let id = &fault.provider;
+    let Some(definition) = definitions.iter().find(|definition| definition.provider == *id) else { return };
+    // A change to a built-in provider is laid upon its kinds; the file knows no kinds.
+    let part = fault.field.rsplit("].").find(|rest| !rest.starts_with("kinds") && !rest.starts_with("places"));
+    let part = if fault.field.starts_with("kinds") { part.unwrap_or_default() } else { fault.field.as_str() };
+    let at = definition.place_of(part);
+    let path = if part.is_empty() { format!("providers.{id}") } else { format!("providers.{id}.{part}") };
+    if suspect::may_be_secret(&fault.message) {
+        report.fault(at, format!("`{path}` cannot be used"), fault.hint.clone());
+        return;
     }
-    for draft in &config.providers {
-        incomplete(draft, report);
+    let meant = embedded.suggest(id.as_str()).filter(|near| near != id && matches!(part, "hosts" | "inject"));
+    let hint = meant.map(|near| format!("if the built-in `{near}` is meant, write its name"));
+    report.fault(at, format!("`{path}`: {}", fault.message), hint.or_else(|| fault.hint.clone()));
+}
+
+fn unknown_providers(
+    references: &[(ProviderId, At)],
+    definitions: &[Definition],
+    catalogue: &Catalogue,
+    report: &mut Report,
+) {
+    let own: HashSet<&str> = definitions.iter().map(|definition| definition.provider.as_str()).collect();
+    for (provider, at) in references {
+        let name = provider.as_str();
+        if own.contains(name) || catalogue.provider(provider).is_some() {
+            continue;
+        }
+        let near = nearest(name, own.iter().copied()).map(str::to_owned);
+        let near = near.or_else(|| catalogue.suggest(name).map(|near| near.to_string()));
+        let hint = near.map_or_else(
+            || "describe it under `providers`; `keyferry provider list` shows those that are built in".to_owned(),
+            |near| format!("did you mean `{near}`?"),
+        );
+        report.fault(*at, format!("there is no provider `{provider}`"), Some(hint));
     }
 }
 
-/// A change to a built-in provider may leave things out; a new one may not.
-fn incomplete(draft: &ProviderDraft, report: &mut Report) {
-    let name = &draft.name;
-    if builtin_providers().contains(&name.as_str()) {
+/// Agents may live in the vault alone. Where the file lists agents, though, a name that is not among them is a slip,
+/// and a rule for nobody.
+fn unknown_agents(references: &[(AgentName, At)], config: &Config, report: &mut Report) {
+    if config.agents.is_empty() {
         return;
     }
-    let at =
-        draft.at.0.first().map_or(At { line: 0, column: 0 }, |(_, line, column)| At { line: *line, column: *column });
-    let hint = nearest(name.as_str(), builtin_providers().iter().copied())
-        .map(|near| format!("if the built-in `{near}` is meant, write its name"));
-    if draft.hosts.is_none() {
-        let hint = hint.clone().or_else(|| Some("hosts: [api.example.com]".to_owned()));
-        report.fault(at, format!("the new provider `{name}` has no `hosts`"), hint);
-    }
-    if draft.inject.is_none() {
-        let example = "inject: {header: Authorization, value: \"Bearer {secret}\"}";
-        report.fault(
-            at,
-            format!("the new provider `{name}` has no `inject`"),
-            hint.or_else(|| Some(example.to_owned())),
+    for (agent, at) in references {
+        if config.agents.contains_key(agent) {
+            continue;
+        }
+        let names: Vec<&str> = config.agents.keys().map(AgentName::as_str).collect();
+        let hint = nearest(agent.as_str(), names).map_or_else(
+            || format!("list it under `agents`; an empty entry is enough: `{agent}: {{}}`"),
+            |near| format!("did you mean `{near}`?"),
         );
+        report.fault(*at, format!("there is no agent `{agent}` under `agents`"), Some(hint));
     }
+}
+
+/// A credential is sealed to hosts; one for a host that its provider does not have must have been sealed to it by hand.
+fn misplaced_credentials(config: &Config, catalogue: &Catalogue, report: &mut Report) {
+    for (index, route) in config.routes.iter().enumerate() {
+        let RouteAction::Allow { provider: Some(id), .. } = &route.action else { continue };
+        let Some(provider) = catalogue.provider(id) else { continue };
+        let mut hosts = provider.hosts().into_iter().chain(provider.templates());
+        let host = &route.host;
+        if !hosts.any(|known| known.clone().with_port(host.port()).covers(host) || host.covers(&known)) {
+            let hint = format!("store a credential for it: keyferry secret set {id}:NAME --host {host}");
+            report.warn_at(&route.at, format!("`routes[{index}].host` is no host of `{id}`"), Some(hint));
+        }
+    }
+}
+
+/// Routes that an earlier one always answers for.
+fn unreachable_routes(routes: &[Route], report: &mut Report) {
+    let mut before: HostTable<usize> = HostTable::new();
+    let mut wildcards: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, route) in routes.iter().enumerate() {
+        let first = {
+            let on_wildcard = route.host.suffix().and_then(|suffix| wildcards.get(suffix));
+            let on_host = route.host.exact_host().map(|host| before.lookup_host(host));
+            let mut earlier = on_wildcard.into_iter().flatten().chain(on_host.into_iter().flatten());
+            earlier.find(|first| routes.get(**first).is_some_and(|first| answers_for(first, route))).copied()
+        };
+        if let Some(first) = first {
+            let message = format!("`routes[{index}]` is never reached, `routes[{first}]` matches first");
+            report.warn_at(&route.at, message, Some("the first match wins; put the narrower one first".to_owned()));
+        }
+        if route.looks_inside() {
+            continue;
+        }
+        before.insert(&route.host, index);
+        if let Some(suffix) = route.host.suffix() {
+            wildcards.entry(suffix).or_default().push(index);
+        }
+    }
+}
+
+/// Whether `first`, which is for the same hosts, matches whatever `second` would.
+fn answers_for(first: &Route, second: &Route) -> bool {
+    let agents = first.agents.is_empty()
+        || (!second.agents.is_empty() && second.agents.iter().all(|agent| first.agents.contains(agent)));
+    let ports = match (&first.ports, &second.ports) {
+        (Ports::Usual, _) if first.action == RouteAction::Deny => true,
+        (Ports::Listed(first), Ports::Listed(second)) => second.iter().all(|port| first.contains(port)),
+        (Ports::Usual, Ports::Usual) => second.action != RouteAction::Deny && first.action == second.action,
+        _ => false,
+    };
+    agents && ports
 }

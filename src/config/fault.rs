@@ -90,6 +90,30 @@ pub(super) struct Report {
 pub(super) struct References {
     pub(super) providers: Vec<(ProviderId, At)>,
     pub(super) agents: Vec<(AgentName, At)>,
+    pub(super) definitions: Vec<Definition>,
+}
+
+/// A provider of the file, and where its parts stand.
+pub(super) struct Definition {
+    pub(super) provider: ProviderId,
+    places: Vec<(String, At)>,
+}
+
+impl Definition {
+    /// The place of `inject[1].value`, or of what it is a part of; the whole where that is not written.
+    pub(super) fn place_of(&self, part: &str) -> At {
+        let mut part = part;
+        loop {
+            if let Some((_, at)) = self.places.iter().find(|(name, _)| name == part) {
+                return *at;
+            }
+            part = match part.rfind(['.', '[']) {
+                Some(end) => part.get(..end).unwrap_or_default(),
+                None if part.is_empty() => return At { line: 0, column: 0 },
+                None => "",
+            };
+        }
+    }
 }
 
 impl Report {
@@ -103,6 +127,10 @@ impl Report {
 
     pub(super) fn refer_to_agent(&mut self, agent: &AgentName, at: At) {
         self.references.agents.push((agent.clone(), at));
+    }
+
+    pub(super) fn define_provider(&mut self, provider: &ProviderId, places: Vec<(String, At)>) {
+        self.references.definitions.push(Definition { provider: provider.clone(), places });
     }
 
     pub(super) fn take_references(&mut self) -> References {
@@ -123,6 +151,12 @@ impl Report {
         }
     }
 
+    /// As [`Report::warn`], for what was read already.
+    pub(super) fn warn_at(&mut self, mark: &Mark, message: impl Into<String>, hint: Option<String>) {
+        let line = mark.0.as_ref().map_or(0, |place| place.line);
+        self.warn(At { line, column: 0 }, message, hint);
+    }
+
     pub(super) fn mark(&self, at: At) -> Mark {
         Mark(Some(Place { file: Arc::clone(&self.file), line: at.line }))
     }
@@ -133,6 +167,8 @@ impl Report {
             return Ok(self.warnings);
         }
         self.faults.sort_by_key(|fault| (fault.line, fault.column));
+        // A change to a built-in provider is laid upon each of its kinds, which may all say the same.
+        self.faults.dedup();
         Err(Faults(self.faults))
     }
 

@@ -31,6 +31,14 @@ impl<'n> Field<'n> {
         self.node.at
     }
 
+    /// The text of a plain value, whatever it is.
+    pub(super) fn plain(&self) -> Option<&'n str> {
+        match &self.node.kind {
+            Kind::Scalar(text) => Some(text),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_mapping(&self) -> bool {
         matches!(self.node.kind, Kind::Map(_))
     }

@@ -7,7 +7,6 @@ mod change;
 mod check;
 mod fault;
 mod field;
-mod known;
 mod model;
 mod read;
 mod schema;
@@ -20,6 +19,7 @@ mod units;
 mod words;
 mod yaml;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -28,14 +28,15 @@ use std::path::Path;
 pub use change::{changed_keys, restart_needed};
 pub use fault::{Fault, Faults};
 pub use model::{
-    AgentConfig, AuditConfig, Config, Cooldown, DraftPlaces, Durability, FallbackTarget, Foreign, Inject, Level,
-    Limits, Listen, Listener, LogConfig, LogFormat, MasterKey, Period, PoolConfig, ProviderDraft, Rate, Strategy,
-    TestCall, Timeouts, Upstream, VaultConfig, VaultUrl, Warnings,
+    AgentConfig, AuditConfig, Config, Cooldown, Durability, FallbackTarget, Foreign, Level, Limits, Listen, Listener,
+    LogConfig, LogFormat, MasterKey, Period, PoolConfig, Rate, Strategy, Timeouts, Upstream, VaultConfig, VaultUrl,
+    Warnings,
 };
 pub use schema::schema;
 
 use crate::message::pattern::HostPattern;
 use crate::policy::{Fallback, PolicyRules, RouteAction};
+use crate::provider::{Catalogue, DraftFault};
 use fault::Report;
 
 /// A file of ten thousand routes is about half of it.
@@ -97,13 +98,23 @@ impl Config {
         }
     }
 
+    /// The built-in providers with those of the file.
+    ///
+    /// # Errors
+    /// [`DraftFault`]s, for a configuration that does not come from a file.
+    pub fn catalogue(&self) -> Result<Catalogue, Vec<DraftFault>> {
+        Catalogue::embedded().with(self.providers.clone())
+    }
+
     /// Hosts that the file lets be intercepted, beside those of built-in providers: what certificates must cover.
     #[must_use]
     pub fn intercepted_hosts(&self) -> Vec<HostPattern> {
-        let own = self.providers.iter().flat_map(|draft| draft.hosts.iter().flatten());
+        let own = self.providers.iter().flat_map(|(_, draft)| &draft.hosts);
+        let own = own.filter_map(|host| HostPattern::parse(host).ok());
         let intercepts = |action: &RouteAction| matches!(action, RouteAction::Allow { .. });
         let routed = self.routes.iter().filter(|route| route.looks_inside() || intercepts(&route.action));
-        own.chain(routed.map(|route| &route.host)).cloned().collect()
+        let mut seen = HashSet::new();
+        own.chain(routed.map(|route| route.host.clone())).filter(|host| seen.insert(host.clone())).collect()
     }
 }
 

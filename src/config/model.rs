@@ -8,14 +8,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::Method;
 use ipnet::IpNet;
 
 use super::fault::Fault;
 use crate::id::{AgentName, ProviderId, ShortName};
 use crate::message::origin::Host;
-use crate::message::pattern::HostPattern;
 use crate::policy::{Allowance, Fallback, Mark, Route, Scrub};
+use crate::provider::Draft;
 
 /// Everything that `keyferry.yaml` can say.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -26,8 +25,8 @@ pub struct Config {
     pub vault: VaultConfig,
     /// How providers are reached.
     pub upstream: Upstream,
-    /// The user's own providers, in the order of the file.
-    pub providers: Vec<ProviderDraft>,
+    /// The user's own providers and changes to built-in ones, in the order of the file. The catalogue takes them.
+    pub providers: Vec<(ProviderId, Draft)>,
     /// How each provider's profiles take turns.
     pub pools: BTreeMap<ProviderId, PoolConfig>,
     /// What is known of each agent.
@@ -176,77 +175,6 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self { connect: Duration::from_secs(5), response: Duration::from_secs(600), idle: Duration::from_secs(300) }
     }
-}
-
-/// One entry of `providers`, as it stands there. What is `None` is not written.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ProviderDraft {
-    /// Its key.
-    pub name: ProviderId,
-    /// Its hosts.
-    pub hosts: Option<Vec<HostPattern>>,
-    /// Where its credential goes; all of them together.
-    pub inject: Option<Vec<Inject>>,
-    /// The conventional variable.
-    pub env: Option<String>,
-    /// A cheap call that tells whether a credential works.
-    pub test: Option<TestCall>,
-    /// Where it is written, and where its fields are.
-    pub at: DraftPlaces,
-}
-
-/// Lines and columns of a provider's fields, for faults that are found later. They make no difference to equality.
-#[derive(Debug, Clone, Default)]
-pub struct DraftPlaces(pub(super) Vec<(String, u32, u32)>);
-
-impl PartialEq for DraftPlaces {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-/// One place where a credential goes. Texts are templates: `{secret}`, or another `{field}` of the credential.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Inject {
-    /// A header field.
-    Header {
-        /// The field's name.
-        name: String,
-        /// Its value.
-        value: String,
-    },
-    /// A parameter of the query.
-    Query {
-        /// The parameter's name.
-        name: String,
-        /// Its value.
-        value: String,
-    },
-    /// The beginning of the path.
-    Path(String),
-    /// Basic authentication.
-    Basic {
-        /// Before the colon.
-        user: String,
-        /// After the colon.
-        password: String,
-    },
-    /// A cookie.
-    Cookie {
-        /// The cookie's name.
-        name: String,
-        /// Its value.
-        value: String,
-    },
-}
-
-/// `providers.*.test`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestCall {
-    /// The method.
-    pub method: Method,
-    /// Path and query.
-    pub path: String,
 }
 
 /// One entry of `pools`.

@@ -4,11 +4,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::known::builtin_providers;
 use super::model::{Durability, Foreign, Level, LogFormat, Strategy};
 use super::unbuilt::is_available;
 use super::words::{ActionWord, Word};
 use crate::policy::Fallback;
+use crate::provider::Catalogue;
 
 /// The JSON Schema (draft 2020-12) of `keyferry.yaml`.
 #[must_use]
@@ -121,7 +121,7 @@ fn provider() -> Value {
         vec![
             ("hosts", nonempty(host())),
             ("inject", json!({ "anyOf": [place.clone(), nonempty(place)] })),
-            ("env", variable),
+            ("env", json!({ "anyOf": [variable.clone(), nonempty(variable)] })),
             ("test", object("providers.*.test", test, &["path"])),
         ],
         &[],
@@ -164,7 +164,8 @@ fn agent() -> Value {
         vec![("provider", name("a-z0-9-")), ("methods", nonempty(method())), ("paths", nonempty(path_pattern()))],
         &["provider"],
     );
-    let known = json!({ "anyOf": [{ "enum": builtin_providers() }, name("a-z0-9-")] });
+    let builtin: Vec<String> = Catalogue::embedded().iter().map(|provider| provider.id.to_string()).collect();
+    let known = json!({ "anyOf": [{ "enum": builtin }, name("a-z0-9-")] });
     let rate = json!({ "type": "string", "pattern": "^[0-9]+[kKM]?/[a-z]+$" });
     let limits =
         vec![("requests", rate.clone()), ("concurrency", json!({ "type": "integer", "minimum": 1 })), ("tokens", rate)];

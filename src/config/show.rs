@@ -4,13 +4,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{
-    AgentConfig, Config, Cooldown, FallbackTarget, Inject, Listener, MasterKey, PoolConfig, ProviderDraft, VaultUrl,
-};
+use super::model::{AgentConfig, Config, Cooldown, FallbackTarget, Listener, MasterKey, PoolConfig, VaultUrl};
 use super::units::{write_duration, write_rate};
 use super::words::{ActionWord, Word};
 use crate::policy::path::PathPattern;
 use crate::policy::{Allowance, Ports, Route, RouteAction};
+use crate::provider::{Draft, InjectDraft};
 
 impl Config {
     /// The effective configuration as YAML: what the file says, and the defaults of what it leaves out.
@@ -32,7 +31,7 @@ impl Config {
         file.insert("listen".to_owned(), self.listen_value());
         file.insert("vault".to_owned(), self.vault_value());
         file.insert("upstream".to_owned(), self.upstream_value());
-        let providers = self.providers.iter().map(|draft| (draft.name.to_string(), provider(draft)));
+        let providers = self.providers.iter().map(|(id, draft)| (id.to_string(), provider(draft)));
         file.insert("providers".to_owned(), Value::Object(providers.collect()));
         let pools = self.pools.iter().map(|(name, config)| (name.to_string(), pool(config)));
         file.insert("pools".to_owned(), Value::Object(pools.collect()));
@@ -116,24 +115,31 @@ fn listener_value(listener: &Listener) -> Value {
     }
 }
 
-fn provider(draft: &ProviderDraft) -> Value {
+fn provider(draft: &Draft) -> Value {
     let mut value = Map::new();
-    insert_some(&mut value, "hosts", draft.hosts.as_ref().map(texts));
-    let inject = draft.inject.as_ref().map(|places| places.iter().map(inject).collect());
-    insert_some(&mut value, "inject", inject);
-    insert_some(&mut value, "env", draft.env.clone().map(Value::from));
-    let test = draft.test.as_ref().map(|test| json!({ "method": test.method.as_str(), "path": test.path }));
+    insert_list(&mut value, "hosts", &draft.hosts);
+    match draft.inject.as_slice() {
+        [] => {}
+        [only] => insert_some(&mut value, "inject", Some(inject(only))),
+        several => insert_some(&mut value, "inject", Some(several.iter().map(inject).collect())),
+    }
+    match draft.env.as_slice() {
+        [] => {}
+        [only] => insert_some(&mut value, "env", Some(only.as_str().into())),
+        several => insert_list(&mut value, "env", several),
+    }
+    let test = draft.test.as_ref().map(|test| json!({ "method": test.method, "path": test.path }));
     insert_some(&mut value, "test", test);
     Value::Object(value)
 }
 
-fn inject(place: &Inject) -> Value {
-    match place {
-        Inject::Header { name, value } => json!({ "header": name, "value": value }),
-        Inject::Query { name, value } => json!({ "query": name, "value": value }),
-        Inject::Path(path) => json!({ "path": path }),
-        Inject::Basic { user, password } => json!({ "basic": { "user": user, "password": password } }),
-        Inject::Cookie { name, value } => json!({ "cookie": name, "value": value }),
+fn inject(slot: &InjectDraft) -> Value {
+    match slot {
+        InjectDraft::Header { header, value } => json!({ "header": header, "value": value }),
+        InjectDraft::Query { query, value } => json!({ "query": query, "value": value }),
+        InjectDraft::Path { path } => json!({ "path": path }),
+        InjectDraft::Basic { basic } => json!({ "basic": { "user": basic.user, "password": basic.password } }),
+        InjectDraft::Cookie { cookie, value } => json!({ "cookie": cookie, "value": value }),
     }
 }
 

@@ -1,12 +1,16 @@
 //! Recognises text that looks like a secret, so that one in the configuration is refused and never shown.
 //!
+//! Why not only the shapes that logs mask: a mask may err on the side of too much, a refusal may not.
+//!
 //! Invariant: answers yes or no and positions; what was found is never returned.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use super::fault::{At, Report};
+use crate::scrub::Redactor;
 
 /// Shapes of well-known tokens. Each has a literal beginning, so ordinary words and host names do not match.
 const SHAPES: &[&str] = &[
@@ -66,16 +70,19 @@ pub(super) fn search(text: &str, report: &mut Report) {
 
 /// Whether a message should rather not show `text`: a well-known shape, or a long run of letters and digits.
 pub(super) fn may_be_secret(text: &str) -> bool {
-    KNOWN.as_ref().is_none_or(|known| known.is_match(text)) || text.split(is_separator).any(is_opaque)
+    let known = KNOWN.as_ref().is_none_or(|known| known.is_match(text));
+    known || matches!(Redactor::new().redact(text), Cow::Owned(_)) || text.split(is_separator).any(is_opaque)
 }
 
 fn is_separator(char: char) -> bool {
     matches!(char, '.' | '/' | ':' | '*' | ',' | '{' | '}' | '[' | ']' | '"' | '\'') || char.is_whitespace()
 }
 
-/// Words are made of letters; a run of this length with digits in it is more like a key.
+/// Words are made of letters of one case; a run of this length with digits or both cases in it is more like a key.
 fn is_opaque(word: &str) -> bool {
-    word.len() >= 20 && word.bytes().any(|b| b.is_ascii_digit()) && word.bytes().any(|b| b.is_ascii_alphabetic())
+    let any = |class: fn(&u8) -> bool| word.bytes().any(|b| class(&b));
+    let (digits, small, large) = (any(u8::is_ascii_digit), any(u8::is_ascii_lowercase), any(u8::is_ascii_uppercase));
+    word.len() >= 20 && ((digits && (small || large)) || (small && large))
 }
 
 #[cfg(test)]

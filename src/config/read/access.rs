@@ -60,12 +60,32 @@ fn agent_config(field: &Field<'_>, report: &mut Report) -> Option<AgentConfig> {
                 let hint = "letters, digits and underscores, no digit first".to_owned();
                 report.fault(field.key_at, format!("{} is not the name of a variable", shown(name)), Some(hint));
             }
-            if let Some(value) = report.text(&field) {
+            if let Some(value) = variable_value(name, &field, report) {
                 agent.env.insert(name.to_owned(), value.to_owned());
             }
         }
     }
     Some(agent)
+}
+
+/// A value of the environment may be empty, and may have lines.
+fn variable_value<'n>(name: &str, field: &Field<'n>, report: &mut Report) -> Option<&'n str> {
+    let Some(value) = field.plain() else {
+        report.text(field);
+        return None;
+    };
+    if value.contains('\0') {
+        report.fault(field.at(), format!("`{}` has a NUL in it", field.path), None);
+        return None;
+    }
+    let last = name.rsplit('_').next().unwrap_or(name).to_ascii_uppercase();
+    if !value.is_empty()
+        && ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PAT", "CREDENTIALS"].contains(&last.as_str())
+    {
+        let hint = "a secret is stored with `keyferry secret set`, and the agent gets a placeholder".to_owned();
+        report.warn(field.key_at, format!("`{}` has the name of a secret", field.path), Some(hint));
+    }
+    Some(value)
 }
 
 fn allowance(field: &Field<'_>, report: &mut Report) -> Option<Allowance> {

@@ -1,45 +1,23 @@
 //! `providers`: the user's own providers, and changes to built-in ones.
 //!
-//! Invariant: every template has balanced braces, and one of the places of a credential holds a field of it, so that
-//! what is injected is never a constant of this file alone.
-
-use http::{HeaderName, HeaderValue, Method};
+//! Invariant: only the shape is judged here. What a provider must be is judged by the catalogue, and what it finds is
+//! reported at the place that is remembered here.
 
 use crate::config::fault::Report;
 use crate::config::field::{Field, Section};
-use crate::config::model::{DraftPlaces, Inject, ProviderDraft, TestCall};
 use crate::id::ProviderId;
-use crate::message::path::Path;
 use crate::message::pattern::HostPattern;
-
-use super::{access, storage};
+use crate::provider::{BasicDraft, Draft, InjectDraft, TestDraft};
 
 pub(super) const PROVIDER: &[&str] = &["hosts", "inject", "env", "test"];
 pub(super) const TEST: &[&str] = &["method", "path"];
 const BASIC: &[&str] = &["user", "password"];
+const FORMS: [&str; 5] = ["header", "query", "path", "basic", "cookie"];
+const INJECT: &[&str] = &["header", "query", "path", "basic", "cookie", "value"];
+const INJECT_HINT: &str =
+    "one of {header, value}, {query, value}, {path}, {basic: {user, password}}, {cookie, value}, or a list of them";
 
-/// Fields that frame a message or name its target: no credential goes there.
-const NOT_FOR_CREDENTIALS: &[&str] = &[
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "te",
-    "trailer",
-    "upgrade",
-    "expect",
-    "proxy-authorization",
-    "proxy-authenticate",
-    "proxy-connection",
-    "content-encoding",
-    "content-type",
-    "cookie",
-    "forwarded",
-    "via",
-];
-
-pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Vec<ProviderDraft> {
+pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Vec<(ProviderId, Draft)> {
     let mut drafts = Vec::new();
     for (name, field) in report.named(field) {
         let id = match ProviderId::parse(name) {
@@ -49,244 +27,177 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Vec<ProviderDraft>
                 None
             }
         };
-        let draft = report.section(&field, PROVIDER).and_then(|section| draft(&field, &section, id, report));
-        drafts.extend(draft);
+        let mut places = Places { list: vec![(String::new(), field.key_at)] };
+        let draft = draft(&field, &mut places, report);
+        let Some(id) = id else { continue };
+        report.define_provider(&id, places.list);
+        drafts.extend(draft.map(|draft| (id, draft)));
     }
     drafts
 }
 
-fn draft(
-    field: &Field<'_>,
-    section: &Section<'_>,
-    name: Option<ProviderId>,
-    report: &mut Report,
-) -> Option<ProviderDraft> {
-    let mut places = vec![(String::new(), field.key_at.line, field.key_at.column)];
-    for key in PROVIDER {
-        if let Some(field) = section.get(key) {
-            places.push(((*key).to_owned(), field.at().line, field.at().column));
-        }
-    }
-    let hosts = section.get("hosts").map(|field| {
-        let hosts = report.each(&field, host);
-        if field.is_empty() {
-            report.fault(field.at(), format!("`{}` is empty", field.path), None);
-        }
-        hosts
-    });
-    let inject = section.get("inject").map(|field| inject(&field, report));
-    let env = section.get("env").and_then(|field| {
-        let hint = "letters, digits and underscores: ACME_API_KEY";
-        report.parse(&field, "the name of a variable", hint, |text| storage::is_variable(text).then(|| text.to_owned()))
-    });
-    let test = section.get("test").and_then(|field| test_call(&field, report));
-    Some(ProviderDraft { name: name?, hosts, inject, env, test, at: DraftPlaces(places) })
+/// Where the parts of a draft stand, by the paths that the catalogue calls them.
+struct Places {
+    list: Vec<(String, crate::config::fault::At)>,
 }
 
-/// A host that credentials go to.
-fn host(report: &mut Report, field: &Field<'_>) -> Option<HostPattern> {
-    let host = access::host(field, report)?.0;
-    access::refuse_address(&host, field, report);
-    if host.suffix().is_some_and(|suffix| !suffix.contains('.')) {
-        let hint = "name the domain too: *.example.com".to_owned();
-        report.fault(
-            field.at(),
-            format!("`{}` would match every domain under a top-level name", field.path),
-            Some(hint),
-        );
+impl Places {
+    fn note(&mut self, part: impl Into<String>, field: &Field<'_>) {
+        self.list.push((part.into(), field.at()));
     }
-    Some(host)
 }
 
-fn inject(field: &Field<'_>, report: &mut Report) -> Vec<Inject> {
+fn draft(field: &Field<'_>, places: &mut Places, report: &mut Report) -> Option<Draft> {
+    let section = report.section(field, PROVIDER)?;
+    let mut draft = Draft::default();
+    let mut whole = true;
+    if let Some(field) = section.get("hosts") {
+        places.note("hosts", &field);
+        draft.hosts = strings(&field, "hosts", places, report);
+        whole &= !draft.hosts.is_empty();
+        for item in report.items(&field) {
+            refuse_top_level(&item, report);
+        }
+    }
+    if let Some(field) = section.get("inject") {
+        places.note("inject", &field);
+        match inject(&field, places, report) {
+            Some(inject) => draft.inject = inject,
+            None => whole = false,
+        }
+    }
+    if let Some(field) = section.get("env") {
+        places.note("env", &field);
+        draft.env = if field.is_list() {
+            strings(&field, "env", places, report)
+        } else {
+            report.text(&field).map(str::to_owned).into_iter().collect()
+        };
+    }
+    if let Some(field) = section.get("test") {
+        places.note("test", &field);
+        match test_call(&field, places, report) {
+            Some(test) => draft.test = Some(test),
+            None => whole = false,
+        }
+    }
+    whole.then_some(draft)
+}
+
+/// A list with something in it.
+fn strings(field: &Field<'_>, part: &str, places: &mut Places, report: &mut Report) -> Vec<String> {
     if field.is_empty() {
         report.fault(field.at(), format!("`{}` is empty", field.path), None);
-        return Vec::new();
     }
-    let places = if field.is_list() {
-        report.each(field, |report, item| one_place(item, report))
-    } else {
-        one_place(field, report).into_iter().collect()
-    };
-    let templates = places.iter().flat_map(Inject::templates);
-    if !places.is_empty() && !templates.into_iter().any(|template| fields_of(template).is_some_and(|n| n > 0)) {
-        let hint = "write {secret} where the credential goes: \"Bearer {secret}\"".to_owned();
-        report.fault(field.at(), format!("`{}` has no place for the credential", field.path), Some(hint));
+    let mut strings = Vec::new();
+    for (index, item) in report.items(field).iter().enumerate() {
+        places.note(format!("{part}[{index}]"), item);
+        strings.extend(report.text(item).map(str::to_owned));
     }
-    places
+    strings
 }
 
-fn one_place(field: &Field<'_>, report: &mut Report) -> Option<Inject> {
-    const FORMS: [&str; 5] = ["header", "query", "path", "basic", "cookie"];
-    const KEYS: [&str; 6] = ["header", "query", "path", "basic", "cookie", "value"];
-    const HINT: &str = "one of {header, value}, {query, value}, {path}, {basic: {user, password}}, {cookie, value}";
-    let section = report.section(field, &KEYS)?;
+fn refuse_top_level(field: &Field<'_>, report: &mut Report) {
+    let host = field.plain().and_then(|text| HostPattern::parse(text).ok());
+    if host.is_some_and(|host| host.suffix().is_some_and(|suffix| !suffix.contains('.'))) {
+        let message = format!("`{}` would match every domain under a top-level name", field.path);
+        report.fault(field.at(), message, Some("name the domain too: *.example.com".to_owned()));
+    }
+}
+
+fn inject(field: &Field<'_>, places: &mut Places, report: &mut Report) -> Option<Vec<InjectDraft>> {
+    if field.is_empty() {
+        report.fault(field.at(), format!("`{}` is empty", field.path), Some(INJECT_HINT.to_owned()));
+        return None;
+    }
+    if !field.is_list() {
+        return slot(field, "inject", places, report).map(|slot| vec![slot]);
+    }
+    let items = report.items(field);
+    let mut slots = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        // The catalogue counts only where there is more than one.
+        let part = if items.len() == 1 { "inject".to_owned() } else { format!("inject[{index}]") };
+        places.note(part.clone(), item);
+        slots.extend(slot(item, &part, places, report));
+    }
+    (slots.len() == items.len()).then_some(slots)
+}
+
+fn slot(field: &Field<'_>, part: &str, places: &mut Places, report: &mut Report) -> Option<InjectDraft> {
+    let section = report.section(field, INJECT)?;
     let forms: Vec<&str> = FORMS.into_iter().filter(|form| section.has(form)).collect();
     let [form] = forms.as_slice() else {
         let what = if forms.is_empty() { "does not say where the credential goes" } else { "says it in two ways" };
-        report.fault(field.at(), format!("`{}` {what}", field.path), Some(HINT.to_owned()));
+        report.fault(field.at(), format!("`{}` {what}", field.path), Some(INJECT_HINT.to_owned()));
         return None;
     };
     let target = section.get(form)?;
+    places.note(format!("{part}.{form}"), &target);
     let takes_value = !matches!(*form, "path" | "basic");
     let value = section.get("value");
-    match (&value, takes_value) {
-        (Some(value), false) => {
-            report.fault(
-                value.key_at,
-                format!("`{}` has no `value` beside `{form}`", field.path),
-                Some(HINT.to_owned()),
-            );
-        }
-        (None, true) => {
-            let hint = "value: \"{secret}\", or with a word in front: \"Bearer {secret}\"".to_owned();
-            report.fault(field.at(), format!("`{}` has no `value`", field.path), Some(hint));
-        }
-        _ => {}
-    }
-    let value = value.filter(|_| takes_value).and_then(|field| template(&field, report));
-    match *form {
-        "header" => {
-            let name = header_name(&target, report);
-            if value.as_ref().is_some_and(|value| HeaderValue::from_str(value).is_err()) {
-                report.fault(
-                    field.at(),
-                    format!("`{}.value` has characters that a field cannot have", field.path),
-                    None,
-                );
-                return None;
-            }
-            Some(Inject::Header { name: name?, value: value? })
-        }
-        "query" => {
-            let hint = "letters, digits, `-`, `_` and `.`";
-            let name = report.parse(&target, "the name of a parameter", hint, |text| {
-                text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.~[]$".contains(&b)).then(|| text.to_owned())
-            });
-            Some(Inject::Query { name: name?, value: value? })
-        }
-        "path" => {
-            let path = template(&target, report)?;
-            if !path.starts_with('/') || fields_of(&path) == Some(0) {
-                let hint = "write the beginning of the path with its field: \"/bot{secret}\"".to_owned();
-                report.fault(target.at(), format!("`{}` is a path with a field in it", target.path), Some(hint));
-                return None;
-            }
-            Some(Inject::Path(path))
-        }
-        "basic" => {
-            let basic = report.section(&target, BASIC)?;
-            let mut part = |key: &str| match basic.get(key) {
-                Some(field) => template(&field, report),
-                None => {
-                    let hint = "basic: {user: \"{user}\", password: \"{secret}\"}".to_owned();
-                    report.fault(target.at(), format!("`{}` has no `{key}`", target.path), Some(hint));
-                    None
-                }
-            };
-            let (user, password) = (part("user"), part("password"));
-            Some(Inject::Basic { user: user?, password: password? })
-        }
-        _ => {
-            let hint = "letters, digits, `-` and `_`";
-            let name = report.parse(&target, "the name of a cookie", hint, |text| {
-                text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)).then(|| text.to_owned())
-            });
-            Some(Inject::Cookie { name: name?, value: value? })
-        }
-    }
-}
-
-impl Inject {
-    fn templates(&self) -> Vec<&str> {
-        match self {
-            Self::Header { value, .. } | Self::Query { value, .. } | Self::Cookie { value, .. } => vec![value],
-            Self::Path(path) => vec![path],
-            Self::Basic { user, password } => vec![user, password],
-        }
-    }
-}
-
-fn header_name(field: &Field<'_>, report: &mut Report) -> Option<String> {
-    let name = report.parse(field, "the name of a header field", "", |text| {
-        HeaderName::from_bytes(text.as_bytes()).ok().map(|name| (text.to_owned(), name))
-    });
-    let (text, name) = name?;
-    if NOT_FOR_CREDENTIALS.contains(&name.as_str()) {
-        let hint = (name.as_str() == "cookie").then(|| "write {cookie: NAME, value: \"{secret}\"}".to_owned());
-        report.fault(field.at(), format!("`{}`: `{name}` is no field that a credential goes into", field.path), hint);
-        return None;
-    }
-    Some(text)
-}
-
-/// A text with `{field}` in it; the text itself is not shown in faults.
-fn template(field: &Field<'_>, report: &mut Report) -> Option<String> {
-    let text = report.text(field)?;
-    if fields_of(text).is_none() {
-        let hint = "a field is written {secret}; its name has small letters, digits and underscores".to_owned();
-        report.fault(field.at(), format!("`{}` has braces that name no field", field.path), Some(hint));
-        return None;
-    }
-    Some(text.to_owned())
-}
-
-/// How many fields a template has; nothing when its braces are not in order.
-fn fields_of(template: &str) -> Option<usize> {
-    let mut count: usize = 0;
-    let mut rest = template;
-    while let Some(at) = rest.find(['{', '}']) {
-        let inner = rest.get(at..)?.strip_prefix('{')?;
-        let (name, after) = inner.split_once('}')?;
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-        if name.is_empty() || !name.bytes().all(plain) {
+    match &value {
+        Some(value) if !takes_value => {
+            let message = format!("`{}` has no `value` beside `{form}`", field.path);
+            report.fault(value.key_at, message, Some(INJECT_HINT.to_owned()));
             return None;
         }
-        count = count.saturating_add(1);
-        rest = after;
+        None if takes_value => {
+            let hint = "value: \"{secret}\", or with a word in front: \"Bearer {secret}\"".to_owned();
+            report.fault(field.at(), format!("`{}` has no `value`", field.path), Some(hint));
+            return None;
+        }
+        Some(value) => places.note(format!("{part}.value"), value),
+        None => {}
     }
-    Some(count)
+    let value = value.map_or(Some(String::new()), |field| report.text(&field).map(str::to_owned));
+    if *form == "basic" {
+        let basic = report.section(&target, BASIC)?;
+        let user = basic_part(&basic, "user", &target, part, places, report);
+        let password = basic_part(&basic, "password", &target, part, places, report);
+        return Some(InjectDraft::Basic { basic: BasicDraft { user: user?, password: password? } });
+    }
+    let target = report.text(&target).map(str::to_owned);
+    let (target, value) = (target?, value?);
+    Some(match *form {
+        "header" => InjectDraft::Header { header: target, value },
+        "query" => InjectDraft::Query { query: target, value },
+        "path" => InjectDraft::Path { path: target },
+        _ => InjectDraft::Cookie { cookie: target, value },
+    })
 }
 
-fn test_call(field: &Field<'_>, report: &mut Report) -> Option<TestCall> {
+fn basic_part(
+    basic: &Section<'_>,
+    key: &str,
+    target: &Field<'_>,
+    part: &str,
+    places: &mut Places,
+    report: &mut Report,
+) -> Option<String> {
+    let Some(field) = basic.get(key) else {
+        let hint = "basic: {user: \"{user}\", password: \"{secret}\"}".to_owned();
+        report.fault(target.at(), format!("`{}` has no `{key}`", target.path), Some(hint));
+        return None;
+    };
+    places.note(format!("{part}.basic.{key}"), &field);
+    report.text(&field).map(str::to_owned)
+}
+
+fn test_call(field: &Field<'_>, places: &mut Places, report: &mut Report) -> Option<TestDraft> {
     let section = report.section(field, TEST)?;
     let method = match section.get("method") {
-        None => Some(Method::GET),
-        Some(field) => access::method(report, &field),
+        None => Some("GET"),
+        Some(field) => {
+            places.note("test.method", &field);
+            report.text(&field)
+        }
     };
     let Some(target) = section.get("path") else {
         report.fault(field.at(), format!("`{}` has no `path`", field.path), Some("path: /v1/models".to_owned()));
         return None;
     };
-    let path = report.parse(&target, "a path", "write it from the root: /v1/models", |text| {
-        let path = Path::parse(text).ok()?;
-        path.canonical().ok()?;
-        text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())
-    });
-    Some(TestCall { method: method?, path: path? })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_the_fields_of_a_template() {
-        for (text, expected) in [
-            ("", Some(0)),
-            ("constant", Some(0)),
-            ("{secret}", Some(1)),
-            ("Bearer {secret}", Some(1)),
-            ("{user}:{secret_2}", Some(2)),
-            ("{", None),
-            ("}", None),
-            ("{}", None),
-            ("{Secret}", None),
-            ("{a b}", None),
-            ("{{secret}}", None),
-            ("{secret}}", None),
-        ] {
-            assert_eq!(fields_of(text), expected, "{text}");
-        }
-    }
+    places.note("test.path", &target);
+    let path = report.text(&target)?;
+    Some(TestDraft { method: method?.to_owned(), path: path.to_owned(), body: None })
 }

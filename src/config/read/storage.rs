@@ -64,13 +64,15 @@ pub(super) fn path(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {
 fn url(field: &Field<'_>, report: &mut Report) -> Option<VaultUrl> {
     let text = report.text(field)?;
     match text.split_once(':') {
-        Some(("sqlite", file)) if !file.is_empty() => Some(VaultUrl::Sqlite(file.trim_start_matches("//").into())),
+        Some(("sqlite", file)) if !file.strip_prefix("//").unwrap_or(file).is_empty() => {
+            Some(VaultUrl::Sqlite(file.strip_prefix("//").unwrap_or(file).into()))
+        }
         Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
             report.needs("vault.url: postgres", "vault.url: postgres", field.at());
             Some(VaultUrl::Postgres(text.to_owned()))
         }
         _ => {
-            let hint = Some("write sqlite:vault.db".to_owned());
+            let hint = Some("write sqlite:vault.db, or sqlite:/var/lib/keyferry/vault.db".to_owned());
             report.fault(field.at(), format!("`{}` does not name a store", field.path), hint);
             None
         }
