@@ -39,13 +39,26 @@ fn refused(fault: &DraftFault, definitions: &[Definition], embedded: &Catalogue,
     let part = if fault.field.starts_with("kinds") { part.unwrap_or_default() } else { fault.field.as_str() };
     let at = definition.place_of(part);
     let path = if part.is_empty() { format!("providers.{id}") } else { format!("providers.{id}.{part}") };
+    let own_hint = fault.hint.clone().unwrap_or_else(|| hint_for(part).to_owned());
     if suspect::may_be_secret(&fault.message) {
-        report.fault(at, format!("`{path}` cannot be used"), fault.hint.clone());
+        report.fault(at, format!("`{path}` cannot be used"), own_hint);
         return;
     }
     let meant = embedded.suggest(id.as_str()).filter(|near| near != id && matches!(part, "hosts" | "inject"));
     let hint = meant.map(|near| format!("if the built-in `{near}` is meant, write its name"));
-    report.fault(at, format!("`{path}`: {}", fault.message), hint.or_else(|| fault.hint.clone()));
+    report.fault(at, format!("`{path}`: {}", fault.message), hint.unwrap_or(own_hint));
+}
+
+fn hint_for(part: &str) -> &'static str {
+    match part.rsplit('.').next().unwrap_or(part) {
+        "header" => "a field of your provider's own: Authorization, X-Api-Key; a cookie is {cookie: NAME, value}",
+        "cookie" => "letters, digits, `-` and `_`",
+        "query" => "the name of the parameter alone, as in ?key=",
+        "method" | "test" => "for example test: {method: GET, path: /v1/models}",
+        variable if variable.starts_with("env") => "letters, digits and underscores, no digit first: ACME_API_KEY",
+        slot if slot.starts_with("inject") => "each header, parameter and cookie stands once",
+        _ => "config/keyferry.example.yaml shows how a provider is written",
+    }
 }
 
 fn unknown_providers(
@@ -66,7 +79,7 @@ fn unknown_providers(
             || "describe it under `providers`; `keyferry provider list` shows those that are built in".to_owned(),
             |near| format!("did you mean `{near}`?"),
         );
-        report.fault(*at, format!("there is no provider `{provider}`"), Some(hint));
+        report.fault(*at, format!("there is no provider `{provider}`"), hint);
     }
 }
 
@@ -85,7 +98,7 @@ fn unknown_agents(references: &[(AgentName, At)], config: &Config, report: &mut 
             || format!("list it under `agents`; an empty entry is enough: `{agent}: {{}}`"),
             |near| format!("did you mean `{near}`?"),
         );
-        report.fault(*at, format!("there is no agent `{agent}` under `agents`"), Some(hint));
+        report.fault(*at, format!("there is no agent `{agent}` under `agents`"), hint);
     }
 }
 
@@ -98,7 +111,7 @@ fn misplaced_credentials(config: &Config, catalogue: &Catalogue, report: &mut Re
         let host = &route.host;
         if !hosts.any(|known| known.clone().with_port(host.port()).covers(host) || host.covers(&known)) {
             let hint = format!("store a credential for it: keyferry secret set {id}:NAME --host {host}");
-            report.warn_at(&route.at, format!("`routes[{index}].host` is no host of `{id}`"), Some(hint));
+            report.warn_at(&route.at, format!("`routes[{index}].host` is no host of `{id}`"), hint);
         }
     }
 }
@@ -111,12 +124,14 @@ fn unreachable_routes(routes: &[Route], report: &mut Report) {
         let first = {
             let on_wildcard = route.host.suffix().and_then(|suffix| wildcards.get(suffix));
             let on_host = route.host.exact_host().map(|host| before.lookup_host(host));
-            let mut earlier = on_wildcard.into_iter().flatten().chain(on_host.into_iter().flatten());
+            let earlier = on_wildcard.into_iter().flatten().chain(on_host.into_iter().flatten());
+            // Few rules are for one host; where there are many, a hint less is no loss.
+            let mut earlier = earlier.take(64);
             earlier.find(|first| routes.get(**first).is_some_and(|first| answers_for(first, route))).copied()
         };
         if let Some(first) = first {
             let message = format!("`routes[{index}]` is never reached, `routes[{first}]` matches first");
-            report.warn_at(&route.at, message, Some("the first match wins; put the narrower one first".to_owned()));
+            report.warn_at(&route.at, message, "the first match wins; put the narrower one first");
         }
         if route.looks_inside() {
             continue;

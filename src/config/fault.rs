@@ -53,7 +53,8 @@ pub struct Faults(pub Vec<Fault>);
 
 impl Faults {
     /// One fault that is about the whole file.
-    pub(super) fn of_file(file: &str, message: String, hint: Option<String>) -> Self {
+    pub(super) fn of_file(file: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let (message, hint) = (message.into(), Some(hint.into()));
         Self(vec![Fault { file: file.to_owned(), line: 0, column: 0, message, hint }])
     }
 }
@@ -137,22 +138,22 @@ impl Report {
         std::mem::take(&mut self.references)
     }
 
-    pub(super) fn fault(&mut self, at: At, message: impl Into<String>, hint: Option<String>) {
+    pub(super) fn fault(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
         if self.faults.len() < LIMIT {
-            let fault = self.at(at, message.into(), hint);
+            let fault = self.at(at, message.into(), hint.into());
             self.faults.push(fault);
         }
     }
 
-    pub(super) fn warn(&mut self, at: At, message: impl Into<String>, hint: Option<String>) {
+    pub(super) fn warn(&mut self, at: At, message: impl Into<String>, hint: impl Into<String>) {
         if self.warnings.len() < LIMIT {
-            let warning = self.at(at, message.into(), hint);
+            let warning = self.at(at, message.into(), hint.into());
             self.warnings.push(warning);
         }
     }
 
     /// As [`Report::warn`], for what was read already.
-    pub(super) fn warn_at(&mut self, mark: &Mark, message: impl Into<String>, hint: Option<String>) {
+    pub(super) fn warn_at(&mut self, mark: &Mark, message: impl Into<String>, hint: impl Into<String>) {
         let line = mark.0.as_ref().map_or(0, |place| place.line);
         self.warn(At { line, column: 0 }, message, hint);
     }
@@ -172,7 +173,8 @@ impl Report {
         Err(Faults(self.faults))
     }
 
-    fn at(&self, at: At, message: String, hint: Option<String>) -> Fault {
+    fn at(&self, at: At, message: String, hint: String) -> Fault {
+        let hint = Some(hint);
         Fault { file: self.file.to_string(), line: at.line, column: at.column, message, hint }
     }
 }
@@ -197,14 +199,12 @@ pub(super) fn nearest<'a>(text: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
-/// `did you mean X?`, else `known: a, b, c`.
-pub(super) fn suggestion<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
-    const LISTED: usize = 16;
-    if let Some(candidate) = nearest(text, candidates.clone()) {
-        return Some(format!("did you mean `{candidate}`?"));
+/// `did you mean X?`, else `known here: a, b, c`.
+pub(super) fn suggestion<'a>(text: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    match nearest(text, candidates.clone()) {
+        Some(candidate) => format!("did you mean `{candidate}`?"),
+        None => format!("known here: {}", candidates.into_iter().collect::<Vec<_>>().join(", ")),
     }
-    let all: Vec<&str> = candidates.into_iter().collect();
-    if all.is_empty() || all.len() > LISTED { None } else { Some(format!("known here: {}", all.join(", "))) }
 }
 
 #[cfg(test)]
@@ -229,7 +229,7 @@ mod tests {
     fn stops_collecting_after_a_limit() {
         let mut report = Report::new("x.yaml");
         for line in 0..10_000 {
-            report.fault(At { line, column: 1 }, "wrong", None);
+            report.fault(At { line, column: 1 }, "wrong", "right it");
         }
         assert_eq!(report.finish().unwrap_err().0.len(), LIMIT);
     }

@@ -109,12 +109,16 @@ impl Report {
                 items.iter().enumerate().map(item).collect()
             }
             Kind::Scalar(_) => {
-                let hint = "put it in brackets: [one, two]".to_owned();
-                self.fault(field.at(), format!("`{}` is a list", field.path), Some(hint));
+                let hint = "put it in brackets: [one, two]";
+                self.fault(field.at(), format!("`{}` is a list", field.path), hint);
                 Vec::new()
             }
             Kind::Map(_) => {
-                self.fault(field.at(), format!("`{}` is a list, not a mapping", field.path), None);
+                self.fault(
+                    field.at(),
+                    format!("`{}` is a list, not a mapping", field.path),
+                    "begin each element with `- `",
+                );
                 Vec::new()
             }
         }
@@ -131,15 +135,16 @@ impl Report {
 
     /// One plain value.
     pub(super) fn text<'n>(&mut self, field: &Field<'n>) -> Option<&'n str> {
-        let wrong = match &field.node.kind {
-            Kind::Scalar(text) if text.is_empty() => "is empty",
-            Kind::Scalar(text) if text.chars().any(char::is_control) => "has a line break or a control character in it",
+        let (wrong, hint) = match &field.node.kind {
+            Kind::Scalar(text) if text.is_empty() => ("is empty", "give it a value, or leave the key out"),
+            Kind::Scalar(text) if text.chars().any(char::is_control) => {
+                ("has a line break or a control character in it", "write it in one line")
+            }
             Kind::Scalar(text) => return Some(text),
-            Kind::Null => "has no value",
-            Kind::List(_) => "is one value, not a list",
-            Kind::Map(_) => "is one value, not a mapping",
+            Kind::Null => ("has no value", "give it a value, or leave the key out"),
+            Kind::List(_) => ("is one value, not a list", "leave out the brackets"),
+            Kind::Map(_) => ("is one value, not a mapping", "write `key: value`"),
         };
-        let hint = (wrong == "has no value").then(|| "give it one, or leave the key out".to_owned());
         self.fault(field.at(), format!("`{}` {wrong}", field.path), hint);
         None
     }
@@ -156,7 +161,7 @@ impl Report {
         let value = read(text);
         if value.is_none() {
             let message = format!("`{}`: {} is not {expected}", field.path, shown(text));
-            self.fault(field.at(), message, Some(hint.to_owned()).filter(|hint| !hint.is_empty()));
+            self.fault(field.at(), message, hint);
         }
         value
     }
@@ -165,7 +170,7 @@ impl Report {
     pub(super) fn convert<T>(
         &mut self,
         field: &Field<'_>,
-        read: impl FnOnce(&str) -> Result<T, (String, Option<String>)>,
+        read: impl FnOnce(&str) -> Result<T, (String, String)>,
     ) -> Option<T> {
         let text = self.text(field)?;
         match read(text) {
@@ -193,8 +198,8 @@ impl Report {
             Kind::Null => Some(&[]),
             Kind::Map(entries) => Some(entries),
             Kind::Scalar(_) | Kind::List(_) => {
-                let hint = "write `key: value`, one in a line".to_owned();
-                self.fault(field.at(), format!("{} is a mapping", place_of(&field.path)), Some(hint));
+                let hint = "write `key: value`, one in a line";
+                self.fault(field.at(), format!("{} is a mapping", place_of(&field.path)), hint);
                 None
             }
         }

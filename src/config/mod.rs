@@ -53,7 +53,7 @@ pub fn load(path: &Path) -> Result<Config, Faults> {
     let name = path.to_string_lossy();
     match read_file(path)? {
         Some(text) => parse(&text, &name),
-        None => Err(Faults::of_file(&name, "there is no such file".to_owned(), None)),
+        None => Err(Faults::of_file(&name, "there is no such file", "`keyferry init` writes one")),
     }
 }
 
@@ -120,7 +120,9 @@ impl Config {
 
 fn read_file(path: &Path) -> Result<Option<String>, Faults> {
     let name = path.to_string_lossy();
-    let unreadable = |error: std::io::Error| Faults::of_file(&name, format!("cannot be read: {error}"), None);
+    let unreadable = |error: std::io::Error| {
+        Faults::of_file(&name, format!("cannot be read: {error}"), format!("look at the permissions of {name}"))
+    };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -128,11 +130,11 @@ fn read_file(path: &Path) -> Result<Option<String>, Faults> {
     };
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
-        return Err(Faults::of_file(&name, "is not a file".to_owned(), None));
+        return Err(Faults::of_file(&name, "is not a file", "name the file itself: keyferry.yaml"));
     }
     if metadata.permissions().mode() & WRITABLE_BY_OTHERS != 0 {
         let hint = format!("chmod o-w {name}");
-        return Err(Faults::of_file(&name, "can be written by everybody on this machine".to_owned(), Some(hint)));
+        return Err(Faults::of_file(&name, "can be written by everybody on this machine", hint));
     }
     let mut bytes = Vec::new();
     file.take(LARGEST_FILE.saturating_add(1)).read_to_end(&mut bytes).map_err(unreadable)?;
@@ -140,10 +142,10 @@ fn read_file(path: &Path) -> Result<Option<String>, Faults> {
         return Err(too_large(&name));
     }
     let text = String::from_utf8(bytes);
-    text.map(Some).map_err(|_| Faults::of_file(&name, "is not UTF-8 text".to_owned(), None))
+    text.map(Some).map_err(|_| Faults::of_file(&name, "is not UTF-8 text", "save it as UTF-8"))
 }
 
 fn too_large(file: &str) -> Faults {
-    let hint = "split hosts with the same rule off into a wildcard or a provider".to_owned();
-    Faults::of_file(file, format!("is larger than {} KiB", LARGEST_FILE / 1024), Some(hint))
+    let hint = "split hosts with the same rule off into a wildcard or a provider";
+    Faults::of_file(file, format!("is larger than {} KiB", LARGEST_FILE / 1024), hint)
 }

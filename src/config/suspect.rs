@@ -63,7 +63,7 @@ pub(super) fn search(text: &str, report: &mut Report) {
             };
             let hint = "secrets never stand in this file: store it with `keyferry secret set NAME`, and replace it at its \
                         provider, since it may have been seen";
-            report.fault(at, "something in the shape of a secret stands here", Some(hint.to_owned()));
+            report.fault(at, "something in the shape of a secret stands here", hint);
         }
     }
 }

@@ -33,7 +33,7 @@ impl Report {
     /// Reports the use of a part that is not built yet; `written` is how it stands in this file.
     pub(super) fn needs(&mut self, feature: &str, written: &str, at: At) {
         if !is_available(feature) {
-            self.fault(at, format!("`{written}` is not available yet"), Some("leave it out for now".to_owned()));
+            self.fault(at, format!("`{written}` is not available yet"), "leave it out for now");
         }
     }
 }

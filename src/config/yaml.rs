@@ -51,7 +51,11 @@ pub(super) fn read(text: &str, report: &mut Report) -> Option<Node> {
         match event {
             Ok((event, span)) => tree.take(event, place(&span.start), report),
             Err(error) => {
-                let hint = text.contains('\t').then(|| "indent with spaces, not with tabs".to_owned());
+                let hint = if text.contains('\t') {
+                    "indent with spaces, not with tabs"
+                } else {
+                    "look at the indentation, and at quotes and brackets, from here upwards"
+                };
                 report.fault(place(error.marker()), format!("not YAML: {}", error.info()), hint);
                 return None;
             }
@@ -84,15 +88,15 @@ enum Key {
 impl Tree {
     fn take(&mut self, event: Event<'_>, at: At, report: &mut Report) {
         if event.anchor_id().is_some_and(|id| id > 0) {
-            report.fault(at, "an anchor stands here", Some("write the value out in each place".to_owned()));
+            report.fault(at, "an anchor stands here", "write the value out in each place");
         }
         if event.tag().is_some() {
-            report.fault(at, "a tag stands here", Some("leave out what begins with `!`".to_owned()));
+            report.fault(at, "a tag stands here", "leave out what begins with `!`");
         }
         match event {
             Event::Alias(_) | Event::UnresolvedAlias(_) => {
                 let hint = "write the value out; a text that begins with `*` stands in quotes: \"*.example.com\"";
-                report.fault(at, "an alias stands here", Some(hint.to_owned()));
+                report.fault(at, "an alias stands here", hint);
                 self.complete(Node { at, kind: Kind::Null }, report);
             }
             Event::Scalar(text, style, ..) => {
@@ -115,7 +119,7 @@ impl Tree {
             Event::DocumentStart(..) => {
                 self.documents = self.documents.saturating_add(1);
                 if self.documents == 2 {
-                    report.fault(at, "a second document begins here", Some("one file holds one document".to_owned()));
+                    report.fault(at, "a second document begins here", "one file holds one document");
                 }
             }
             _ => {}
@@ -142,7 +146,7 @@ impl Tree {
 fn read_key(node: Node, seen: &mut HashMap<String, u32>, report: &mut Report) -> Key {
     let at = node.at;
     let Kind::Scalar(key) = node.kind else {
-        report.fault(at, "a key is plain text", Some("write `key: value`".to_owned()));
+        report.fault(at, "a key is plain text", "write `key: value`");
         return Key::Refused;
     };
     match seen.get(&key) {
@@ -151,7 +155,7 @@ fn read_key(node: Node, seen: &mut HashMap<String, u32>, report: &mut Report) ->
             Key::Read(key, at)
         }
         Some(line) => {
-            report.fault(at, format!("the key {} stands twice; first in line {line}", shown(&key)), None);
+            report.fault(at, format!("the key {} stands twice; first in line {line}", shown(&key)), "keep one of them");
             Key::Refused
         }
     }

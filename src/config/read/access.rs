@@ -32,7 +32,8 @@ pub(super) fn agents(field: &Field<'_>, report: &mut Report) -> BTreeMap<AgentNa
         let agent = match AgentName::parse(name) {
             Ok(agent) => Some(agent),
             Err(error) => {
-                report.fault(field.key_at, error.to_string(), None);
+                let message = format!("{} is no name for an agent", shown(name));
+                report.fault(field.key_at, message, error.to_string());
                 None
             }
         };
@@ -57,8 +58,8 @@ fn agent_config(field: &Field<'_>, report: &mut Report) -> Option<AgentConfig> {
     if let Some(field) = section.get("env") {
         for (name, field) in report.named(&field) {
             if !storage::is_variable(name) {
-                let hint = "letters, digits and underscores, no digit first".to_owned();
-                report.fault(field.key_at, format!("{} is not the name of a variable", shown(name)), Some(hint));
+                let hint = "letters, digits and underscores, no digit first";
+                report.fault(field.key_at, format!("{} is not the name of a variable", shown(name)), hint);
             }
             if let Some(value) = variable_value(name, &field, report) {
                 agent.env.insert(name.to_owned(), value.to_owned());
@@ -75,15 +76,15 @@ fn variable_value<'n>(name: &str, field: &Field<'n>, report: &mut Report) -> Opt
         return None;
     };
     if value.contains('\0') {
-        report.fault(field.at(), format!("`{}` has a NUL in it", field.path), None);
+        report.fault(field.at(), format!("`{}` has a NUL in it", field.path), "no variable can hold one");
         return None;
     }
     let last = name.rsplit('_').next().unwrap_or(name).to_ascii_uppercase();
     if !value.is_empty()
         && ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PAT", "CREDENTIALS"].contains(&last.as_str())
     {
-        let hint = "a secret is stored with `keyferry secret set`, and the agent gets a placeholder".to_owned();
-        report.warn(field.key_at, format!("`{}` has the name of a secret", field.path), Some(hint));
+        let hint = "a secret is stored with `keyferry secret set`, and the agent gets a placeholder";
+        report.warn(field.key_at, format!("`{}` has the name of a secret", field.path), hint);
     }
     Some(value)
 }
@@ -97,7 +98,7 @@ fn allowance(field: &Field<'_>, report: &mut Report) -> Option<Allowance> {
     let section = report.section(field, ALLOWANCE)?;
     let (methods, paths) = (methods(&section, report), paths(&section, report));
     let Some(field) = section.get("provider") else {
-        report.fault(field.at(), format!("`{}` has no `provider`", field.path), None);
+        report.fault(field.at(), format!("`{}` has no `provider`", field.path), "{provider: github, methods: [GET]}");
         return None;
     };
     Some(Allowance { provider: provider(&field, report)?, methods, paths, at })
@@ -111,7 +112,9 @@ fn limits(field: &Field<'_>, report: &mut Report) -> Limits {
     };
     let (requests, tokens) = (rate("requests"), rate("tokens"));
     let concurrency = section.get("concurrency").and_then(|field| {
-        report.parse(&field, "a number from 1", "", |text| text.parse().ok().filter(|number| *number > 0))
+        report.parse(&field, "a number from 1", "how many at a time: 8", |text| {
+            text.parse().ok().filter(|number| *number > 0)
+        })
     });
     Limits { requests, concurrency, tokens }
 }
@@ -125,7 +128,7 @@ pub(super) fn routes(field: &Field<'_>, report: &mut Report) -> Vec<Route> {
             let name = report.text(&field)?;
             if let Some(first) = names.insert(name.to_owned(), field.at()) {
                 let message = format!("`{}`: another route has this name, in line {}", field.path, first.line);
-                report.fault(field.at(), message, None);
+                report.fault(field.at(), message, "give each its own");
             }
             Some(name.to_owned())
         });
@@ -155,7 +158,7 @@ fn route(field: &Field<'_>, section: &Section<'_>, name: Option<String>, report:
     let ports = match (listed, written) {
         (Some(_), PortWritten::Yes) => {
             let message = format!("`{}` says the port twice, in `host` and in `ports`", field.path);
-            report.fault(field.at(), message, Some("leave it out of `host`".to_owned()));
+            report.fault(field.at(), message, "leave it out of `host`");
             return None;
         }
         (Some(ports), PortWritten::No) => Ports::Listed(ports),
@@ -171,7 +174,7 @@ fn route(field: &Field<'_>, section: &Section<'_>, name: Option<String>, report:
                 if let (true, Some(field)) = (wide, &host_field) {
                     let message =
                         format!("`{}` would send a credential to every domain under a top-level name", field.path);
-                    report.fault(field.at(), message, Some("name the domain too: *.example.com".to_owned()));
+                    report.fault(field.at(), message, "name the domain too: *.example.com");
                 }
                 // A provider that could not be read must not become a route without one.
                 provider.as_ref()?;
@@ -188,17 +191,17 @@ fn route(field: &Field<'_>, section: &Section<'_>, name: Option<String>, report:
 /// Keys that have no meaning beside the action.
 fn refuse_empty_words(section: &Section<'_>, action: ActionWord, looks_inside: bool, report: &mut Report) {
     if action == ActionWord::Tunnel && looks_inside {
-        let hint = "use `action: allow` to intercept, or leave out `methods` and `paths`".to_owned();
+        let hint = "use `action: allow` to intercept, or leave out `methods` and `paths`";
         report.fault(
             section.at,
             format!("`{}`: a tunnel is not read, so it has no methods and paths", section.path),
-            Some(hint),
+            hint,
         );
     }
     for key in ["provider", "profile", "scrub"] {
         if let (true, Some(field)) = (action != ActionWord::Allow, section.get(key)) {
-            let hint = "use `action: allow`, or leave it out".to_owned();
-            report.fault(field.key_at, format!("`{}` says nothing beside this action", field.path), Some(hint));
+            let hint = "use `action: allow`, or leave it out";
+            report.fault(field.key_at, format!("`{}` says nothing beside this action", field.path), hint);
         }
     }
 }
@@ -206,17 +209,17 @@ fn refuse_empty_words(section: &Section<'_>, action: ActionWord, looks_inside: b
 fn profile(field: &Field<'_>, provider: Option<&ProviderId>, report: &mut Report) -> Option<ProfileId> {
     report.convert(field, |text| {
         let profile = ProfileId::parse(text).map_err(|error| {
-            (format!("is no profile: {error}"), Some("write provider:name, as in `keyferry profile list`".to_owned()))
+            (format!("is no profile: {error}"), "write provider:name, as in `keyferry profile list`".to_owned())
         })?;
         match provider {
             Some(provider) if profile.provider != *provider => {
                 let hint = format!("write {provider}:{}", profile.name);
-                Err((format!("is a profile of another provider than `{provider}`"), Some(hint)))
+                Err((format!("is a profile of another provider than `{provider}`"), hint))
             }
             Some(_) => Ok(profile),
             None => {
                 let hint = format!("add `provider: {}`", profile.provider);
-                Err(("has no provider beside it".to_owned(), Some(hint)))
+                Err(("has no provider beside it".to_owned(), hint))
             }
         }
     })
@@ -231,7 +234,7 @@ fn required<'n>(
 ) -> Option<Field<'n>> {
     let found = section.get(key);
     if found.is_none() {
-        report.fault(field.at(), format!("`{}` has no `{key}`", field.path), Some(hint.to_owned()));
+        report.fault(field.at(), format!("`{}` has no `{key}`", field.path), hint);
     }
     found
 }
@@ -243,8 +246,8 @@ fn nonempty<'n, T>(
     read: impl FnMut(&mut Report, &Field<'n>) -> Option<T>,
 ) -> Vec<T> {
     if field.is_empty() {
-        let hint = "leave the key out where everything is meant".to_owned();
-        report.fault(field.at(), format!("`{}` is empty", field.path), Some(hint));
+        let hint = "leave the key out where everything is meant";
+        report.fault(field.at(), format!("`{}` is empty", field.path), hint);
         return Vec::new();
     }
     report.each(field, read)
@@ -260,8 +263,8 @@ pub(super) fn method(report: &mut Report, field: &Field<'_>) -> Option<Method> {
         let plain = text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
         match Method::from_bytes(text.as_bytes()) {
             Ok(method) if plain => Ok(method),
-            Ok(_) => Err(("is no method in capitals".to_owned(), Some(format!("write {}", text.to_ascii_uppercase())))),
-            Err(_) => Err(("is no method".to_owned(), Some("write GET, POST, ...".to_owned()))),
+            Ok(_) => Err(("is no method in capitals".to_owned(), format!("write {}", text.to_ascii_uppercase()))),
+            Err(_) => Err(("is no method".to_owned(), "write GET, POST, ...".to_owned())),
         }
     })
 }
@@ -270,7 +273,7 @@ fn paths(section: &Section<'_>, report: &mut Report) -> Vec<PathPattern> {
     let Some(field) = section.get("paths") else { return Vec::new() };
     nonempty(&field, report, |report, item| {
         report.convert(item, |text| {
-            PathPattern::parse(text).map_err(|error| (error.to_string(), Some(error.hint().to_owned())))
+            PathPattern::parse(text).map_err(|error| (error.to_string(), error.hint().to_owned()))
         })
     })
 }
@@ -281,21 +284,22 @@ fn port(field: &Field<'_>, report: &mut Report) -> Option<u16> {
 
 pub(super) fn host(field: &Field<'_>, report: &mut Report) -> Option<(HostPattern, PortWritten)> {
     report.convert(field, |text| {
-        HostPattern::parse_with_port(text).map_err(|error| (error.to_string(), Some(error.hint().to_owned())))
+        HostPattern::parse_with_port(text).map_err(|error| (error.to_string(), error.hint().to_owned()))
     })
 }
 
 /// Our certificates are never for addresses.
 pub(super) fn refuse_address(host: &HostPattern, field: &Field<'_>, report: &mut Report) {
     if matches!(host.exact_host(), Some(Host::Address(_))) {
-        let hint = "give it a name, and its address in `upstream.resolve`; or use `action: tunnel`".to_owned();
-        report.fault(field.at(), format!("`{}` is an address, which cannot be intercepted", field.path), Some(hint));
+        let hint = "give it a name, and its address in `upstream.resolve`; or use `action: tunnel`";
+        report.fault(field.at(), format!("`{}` is an address, which cannot be intercepted", field.path), hint);
     }
 }
 
 pub(super) fn agent_name(field: &Field<'_>, report: &mut Report) -> Option<AgentName> {
-    let agent = report
-        .convert(field, |text| AgentName::parse(text).map_err(|error| (format!("is no agent: {error}"), None)))?;
+    let agent = report.convert(field, |text| {
+        AgentName::parse(text).map_err(|error| ("is no name for an agent".to_owned(), error.to_string()))
+    })?;
     report.refer_to_agent(&agent, field.at());
     Some(agent)
 }
@@ -313,7 +317,7 @@ pub(super) fn provider_name(text: &str, at: At, report: &mut Report) -> Option<P
             Some(provider)
         }
         Err(error) => {
-            report.fault(at, format!("{} is no provider: {error}", shown(text)), None);
+            report.fault(at, format!("{} is no name for a provider", shown(text)), error.to_string());
             None
         }
     }

@@ -46,8 +46,8 @@ pub(super) fn read(field: &Field<'_>, listen: &mut Listen, report: &mut Report) 
         let more = more.into_iter().filter_map(|(name, listener)| listener.as_ref().map(|found| (name, found)));
         let mut others = all.into_iter().chain(more).filter(|(other, _)| other != name);
         if let Some((other, _)) = others.find(|(_, listener)| listener.addr == *addr && addr.port() != 0) {
-            let hint = "give each its own port, or port 0 for any free one".to_owned();
-            report.fault(*at, format!("`listen.{name}` and `listen.{other}` have the same address"), Some(hint));
+            let hint = "give each its own port, or port 0 for any free one";
+            report.fault(*at, format!("`listen.{name}` and `listen.{other}` have the same address"), hint);
         }
     }
 }
@@ -62,17 +62,13 @@ fn listener(field: &Field<'_>, report: &mut Report) -> Option<Listener> {
         super::access::agent_name(&field, report)
     });
     let Some(inner) = section.get("addr") else {
-        report.fault(field.at(), format!("`{}` has no `addr`", field.path), Some("addr: 127.0.0.1:7878".to_owned()));
+        report.fault(field.at(), format!("`{}` has no `addr`", field.path), "addr: 127.0.0.1:7878");
         return None;
     };
     let addr = address(&inner, report)?;
     if agent.is_some() && !addr.ip().is_loopback() {
-        let hint = "everybody who reaches the address would be this agent; use a loopback address".to_owned();
-        report.fault(
-            inner.at(),
-            format!("`{}` names an agent for an address that is not loopback", field.path),
-            Some(hint),
-        );
+        let hint = "everybody who reaches the address would be this agent; use a loopback address";
+        report.fault(inner.at(), format!("`{}` names an agent for an address that is not loopback", field.path), hint);
     }
     let agent: Option<AgentName> = agent;
     Some(Listener { addr, agent, at: report.mark(field.at()) })
@@ -82,8 +78,8 @@ fn address(field: &Field<'_>, report: &mut Report) -> Option<SocketAddr> {
     let hint = "write a numeric address and a port: 127.0.0.1:7878 or [::1]:7878";
     let addr: SocketAddr = report.parse(field, "an address and port", hint, |text| text.parse().ok())?;
     if !addr.ip().is_loopback() {
-        let hint = "agents on other machines can reach it, their tokens crossing the network unencrypted".to_owned();
-        report.warn(field.at(), format!("`{}` is not a loopback address", field.path), Some(hint));
+        let hint = "agents on other machines can reach it, their tokens crossing the network unencrypted";
+        report.warn(field.at(), format!("`{}` is not a loopback address", field.path), hint);
     }
     Some(addr)
 }

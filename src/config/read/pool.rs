@@ -36,7 +36,7 @@ fn pool(field: &Field<'_>, provider: Option<&ProviderId>, report: &mut Report) -
             if seen.insert(name.clone()) {
                 return Some(name);
             }
-            report.fault(item.at(), format!("`{}` stands twice in the order", item.path), None);
+            report.fault(item.at(), format!("`{}` stands twice in the order", item.path), "keep one of them");
             None
         });
     }
@@ -76,12 +76,14 @@ fn pool(field: &Field<'_>, provider: Option<&ProviderId>, report: &mut Report) -
 fn member(field: &Field<'_>, pool: Option<&ProviderId>, report: &mut Report) -> Option<ShortName> {
     report.convert(field, |text| {
         if !text.contains(':') {
-            return ShortName::parse(text).map_err(|error| (format!("is no name: {error}"), None));
+            return ShortName::parse(text)
+                .map_err(|error| ("is no name for a credential".to_owned(), error.to_string()));
         }
-        let profile = ProfileId::parse(text).map_err(|error| (format!("is no profile: {error}"), None))?;
+        let profile = ProfileId::parse(text).map_err(|error| ("is no profile".to_owned(), error.to_string()))?;
         match pool {
             Some(pool) if profile.provider != *pool => {
-                Err((format!("is a profile of another provider than `{pool}`"), None))
+                let hint = "a pool has profiles of its own provider only; `fallback` is for others".to_owned();
+                Err((format!("is a profile of another provider than `{pool}`"), hint))
             }
             _ => Ok(profile.name),
         }
@@ -90,7 +92,7 @@ fn member(field: &Field<'_>, pool: Option<&ProviderId>, report: &mut Report) -> 
 
 fn cooldown(field: &Field<'_>, report: &mut Report) -> Option<Cooldown> {
     if field.is_list() && field.is_empty() {
-        report.fault(field.at(), format!("`{}` is empty", field.path), None);
+        report.fault(field.at(), format!("`{}` is empty", field.path), "write [1m, 5m, 25m, 1h], or leave it out");
         return None;
     }
     if !field.is_list() {
@@ -104,8 +106,8 @@ fn cooldown(field: &Field<'_>, report: &mut Report) -> Option<Cooldown> {
     if steps.is_sorted() {
         return Some(Cooldown::Ladder(steps));
     }
-    let hint = "each rest is at least as long as the one before".to_owned();
-    report.fault(field.at(), format!("`{}` does not rise", field.path), Some(hint));
+    let hint = "each rest is at least as long as the one before";
+    report.fault(field.at(), format!("`{}` does not rise", field.path), hint);
     None
 }
 
@@ -114,7 +116,7 @@ fn fallback(field: &Field<'_>, report: &mut Report) -> Option<FallbackTarget> {
     let provider = match section.get("provider") {
         Some(field) => access::provider(&field, report),
         None => {
-            report.fault(field.at(), format!("`{}` has no `provider`", field.path), None);
+            report.fault(field.at(), format!("`{}` has no `provider`", field.path), "{provider: openrouter}");
             None
         }
     };

@@ -3,7 +3,7 @@
 //! Invariant: only the shape is judged here. What a provider must be is judged by the catalogue, and what it finds is
 //! reported at the place that is remembered here.
 
-use crate::config::fault::Report;
+use crate::config::fault::{At, Report, shown};
 use crate::config::field::{Field, Section};
 use crate::id::ProviderId;
 use crate::message::pattern::HostPattern;
@@ -23,7 +23,8 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Vec<(ProviderId, D
         let id = match ProviderId::parse(name) {
             Ok(id) => Some(id),
             Err(error) => {
-                report.fault(field.key_at, error.to_string(), Some("write it as acme or acme-eu".to_owned()));
+                let message = format!("{} is no name for a provider", shown(name));
+                report.fault(field.key_at, message, format!("{error}: acme, acme-eu"));
                 None
             }
         };
@@ -38,7 +39,7 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Vec<(ProviderId, D
 
 /// Where the parts of a draft stand, by the paths that the catalogue calls them.
 struct Places {
-    list: Vec<(String, crate::config::fault::At)>,
+    list: Vec<(String, At)>,
 }
 
 impl Places {
@@ -87,7 +88,7 @@ fn draft(field: &Field<'_>, places: &mut Places, report: &mut Report) -> Option<
 /// A list with something in it.
 fn strings(field: &Field<'_>, part: &str, places: &mut Places, report: &mut Report) -> Vec<String> {
     if field.is_empty() {
-        report.fault(field.at(), format!("`{}` is empty", field.path), None);
+        report.fault(field.at(), format!("`{}` is empty", field.path), "name one, or leave the key out");
     }
     let mut strings = Vec::new();
     for (index, item) in report.items(field).iter().enumerate() {
@@ -101,13 +102,13 @@ fn refuse_top_level(field: &Field<'_>, report: &mut Report) {
     let host = field.plain().and_then(|text| HostPattern::parse(text).ok());
     if host.is_some_and(|host| host.suffix().is_some_and(|suffix| !suffix.contains('.'))) {
         let message = format!("`{}` would match every domain under a top-level name", field.path);
-        report.fault(field.at(), message, Some("name the domain too: *.example.com".to_owned()));
+        report.fault(field.at(), message, "name the domain too: *.example.com");
     }
 }
 
 fn inject(field: &Field<'_>, places: &mut Places, report: &mut Report) -> Option<Vec<InjectDraft>> {
     if field.is_empty() {
-        report.fault(field.at(), format!("`{}` is empty", field.path), Some(INJECT_HINT.to_owned()));
+        report.fault(field.at(), format!("`{}` is empty", field.path), INJECT_HINT);
         return None;
     }
     if !field.is_list() {
@@ -129,7 +130,7 @@ fn slot(field: &Field<'_>, part: &str, places: &mut Places, report: &mut Report)
     let forms: Vec<&str> = FORMS.into_iter().filter(|form| section.has(form)).collect();
     let [form] = forms.as_slice() else {
         let what = if forms.is_empty() { "does not say where the credential goes" } else { "says it in two ways" };
-        report.fault(field.at(), format!("`{}` {what}", field.path), Some(INJECT_HINT.to_owned()));
+        report.fault(field.at(), format!("`{}` {what}", field.path), INJECT_HINT);
         return None;
     };
     let target = section.get(form)?;
@@ -139,12 +140,12 @@ fn slot(field: &Field<'_>, part: &str, places: &mut Places, report: &mut Report)
     match &value {
         Some(value) if !takes_value => {
             let message = format!("`{}` has no `value` beside `{form}`", field.path);
-            report.fault(value.key_at, message, Some(INJECT_HINT.to_owned()));
+            report.fault(value.key_at, message, INJECT_HINT);
             return None;
         }
         None if takes_value => {
-            let hint = "value: \"{secret}\", or with a word in front: \"Bearer {secret}\"".to_owned();
-            report.fault(field.at(), format!("`{}` has no `value`", field.path), Some(hint));
+            let hint = "value: \"{secret}\", or with a word in front: \"Bearer {secret}\"";
+            report.fault(field.at(), format!("`{}` has no `value`", field.path), hint);
             return None;
         }
         Some(value) => places.note(format!("{part}.value"), value),
@@ -176,8 +177,8 @@ fn basic_part(
     report: &mut Report,
 ) -> Option<String> {
     let Some(field) = basic.get(key) else {
-        let hint = "basic: {user: \"{user}\", password: \"{secret}\"}".to_owned();
-        report.fault(target.at(), format!("`{}` has no `{key}`", target.path), Some(hint));
+        let hint = "basic: {user: \"{user}\", password: \"{secret}\"}";
+        report.fault(target.at(), format!("`{}` has no `{key}`", target.path), hint);
         return None;
     };
     places.note(format!("{part}.basic.{key}"), &field);
@@ -194,7 +195,7 @@ fn test_call(field: &Field<'_>, places: &mut Places, report: &mut Report) -> Opt
         }
     };
     let Some(target) = section.get("path") else {
-        report.fault(field.at(), format!("`{}` has no `path`", field.path), Some("path: /v1/models".to_owned()));
+        report.fault(field.at(), format!("`{}` has no `path`", field.path), "path: /v1/models");
         return None;
     };
     places.note("test.path", &target);

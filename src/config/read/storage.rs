@@ -50,11 +50,11 @@ pub(super) fn audit(field: &Field<'_>, audit: &mut AuditConfig, report: &mut Rep
 pub(super) fn path(field: &Field<'_>, report: &mut Report) -> Option<PathBuf> {
     let text = report.text(field)?;
     if text.starts_with('~') || text.contains('$') {
-        let hint = "paths are relative to the directory of this installation, or begin with `/`".to_owned();
+        let hint = "paths are relative to the directory of this installation, or begin with `/`";
         report.fault(
             field.at(),
             format!("`{}` has `~` or `$` in it, which stand for themselves here", field.path),
-            Some(hint),
+            hint,
         );
         return None;
     }
@@ -72,7 +72,7 @@ fn url(field: &Field<'_>, report: &mut Report) -> Option<VaultUrl> {
             Some(VaultUrl::Postgres(text.to_owned()))
         }
         _ => {
-            let hint = Some("write sqlite:vault.db, or sqlite:/var/lib/keyferry/vault.db".to_owned());
+            let hint = "write sqlite:vault.db, or sqlite:/var/lib/keyferry/vault.db";
             report.fault(field.at(), format!("`{}` does not name a store", field.path), hint);
             None
         }
@@ -96,7 +96,7 @@ fn master_key(field: &Field<'_>, report: &mut Report) -> Option<MasterKey> {
                 _ => "write file:PATH or env:VARIABLE; the key itself never stands here".to_owned(),
             };
             let what = if KINDS.contains(&kind) { shown(kind) } else { "what stands here".to_owned() };
-            report.fault(field.at(), format!("`{}`: {what} does not name a source of the key", field.path), Some(hint));
+            report.fault(field.at(), format!("`{}`: {what} does not name a source of the key", field.path), hint);
             return None;
         }
     };

@@ -53,20 +53,23 @@ fn resolve(field: &Field<'_>, upstream: &mut Upstream, report: &mut Report) {
         // An unquoted key with a colon in it is read as it should be; a key without a port is the usual slip.
         let origin = Origin::from_connect_target(key).ok();
         if origin.is_none() {
-            let hint = "write \"host:port\": \"address:port\", the host without a wildcard".to_owned();
-            report.fault(value.key_at, "a key of `upstream.resolve` is a host and port", Some(hint));
+            let hint = "write \"host:port\": \"address:port\", the host without a wildcard";
+            report.fault(value.key_at, "a key of `upstream.resolve` is a host and port", hint);
         }
         let hint = "write a numeric address and a port: \"127.0.0.1:18443\"";
         let addr: Option<SocketAddr> = report.parse(&value, "an address and port", hint, |text| text.parse().ok());
-        if let Some(addr) = addr.filter(|addr| addr.port() == 0) {
-            report.fault(value.at(), format!("`{}` has no port that can be reached", value.path), None);
-            let _ = addr;
+        if addr.is_some_and(|addr| addr.port() == 0) {
+            report.fault(
+                value.at(),
+                format!("`{}` has no port that can be reached", value.path),
+                "write a port from 1",
+            );
             continue;
         }
         let (Some(origin), Some(addr)) = (origin, addr) else { continue };
         let slot = (origin.host().clone(), origin.port());
         if upstream.resolve.insert(slot, addr).is_some() {
-            report.fault(value.key_at, "the same host and port stand twice in `upstream.resolve`", None);
+            report.fault(value.key_at, "the same host and port stand twice in `upstream.resolve`", "keep one of them");
         }
     }
 }
@@ -75,12 +78,16 @@ fn network(field: &Field<'_>, report: &mut Report) -> Option<IpNet> {
     let hint = "write an address and a prefix length: 10.0.0.0/8, fd00::/8, 192.168.1.7/32";
     let net: IpNet = report.parse(field, "a network", hint, |text| text.parse().ok())?;
     if net.addr() != net.network() {
-        let hint = Some(format!("did you mean `{}`?", net.trunc()));
+        let hint = format!("did you mean `{}`?", net.trunc());
         report.fault(field.at(), format!("`{}` has bits set behind its prefix", field.path), hint);
         return None;
     }
     if net.prefix_len() == 0 {
-        report.warn(field.at(), format!("`{}` switches the address guard off", field.path), None);
+        report.warn(
+            field.at(),
+            format!("`{}` switches the address guard off", field.path),
+            "name the networks that are needed",
+        );
     }
     Some(net)
 }

@@ -17,7 +17,9 @@ fn read(text: &str) -> Config {
 fn faults(text: &str) -> Vec<String> {
     let Err(faults) = parse(text, "k.yaml") else { return Vec::new() };
     let line = |fault: &Fault| {
-        format!("{}:{} {} | {}", fault.line, fault.column, fault.message, fault.hint.as_deref().unwrap_or_default())
+        // Whatever is wrong, something can be done about it.
+        let hint = fault.hint.as_deref().unwrap_or_else(|| panic!("{fault} has no hint"));
+        format!("{}:{} {} | {hint}", fault.line, fault.column, fault.message)
     };
     faults.0.iter().map(line).collect()
 }
@@ -145,7 +147,7 @@ scrub: off
         "16:15 there is no agent `codr` under `agents` | did you mean `coder`?",
         "16:46 `routes[2].methods[0]`: `get` is no method in capitals | write GET",
         "17:10 `default`: `refuse` is not one of its words | known here: deny, tunnel",
-        "19:1 the key `scrub` stands twice; first in line 18 | ",
+        "19:1 the key `scrub` stands twice; first in line 18 | keep one of them",
     ];
     let found = faults(text);
     for (found, expected) in found.iter().zip(expected) {
