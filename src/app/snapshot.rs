@@ -27,8 +27,7 @@ pub(super) struct Ingredients<'a> {
 
 /// The catalogue of a configuration: the built-in one and the user's own providers.
 pub(super) fn catalogue(config: &Config) -> Result<Arc<Catalogue>, AppError> {
-    let _ = config;
-    Catalogue::embedded().with(Vec::new()).map(Arc::new).map_err(AppError::Providers)
+    config.catalogue().map(Arc::new).map_err(AppError::Providers)
 }
 
 /// Every member of every pool, unopened.

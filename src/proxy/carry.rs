@@ -33,7 +33,10 @@ pub struct Carried {
     pub permit: Permit,
     pub provider: Option<Arc<Provider>>,
     pub stripped: Stripped,
+    /// The path as it came, for choosing the placement; never logged.
     pub path: String,
+    /// What the client put where its key would stand.
+    pub presented: Option<String>,
     pub upload: Upload,
 }
 
@@ -166,7 +169,7 @@ async fn one_profile(
             method: carried.stripped.method(),
             path: carried.path.as_str(),
         };
-        let _witness = shared.audit.intent(intent).map_err(|error| {
+        let witness = shared.audit.intent(intent).map_err(|error| {
             tracing::error!(%error, "the audit log cannot be written");
             Answer::of(Code::AuditUnavailable)
         })?;
@@ -177,10 +180,11 @@ async fn one_profile(
         if how == Opened::Decrypted {
             shared.books.recorder.metrics().vault_decrypted();
         }
-        let injected = provider::inject(&carried.stripped, provider, &ready.credential, verified).map_err(|error| {
-            tracing::error!(profile = %member.profile, %error, "a credential could not be put in");
-            Answer::saying(Code::PolicyDenied, "the credential is not for this host or cannot be put in")
-        })?;
+        let injected =
+            provider::inject(&carried.stripped, provider, &ready.credential, verified, &witness).map_err(|error| {
+                tracing::error!(profile = %member.profile, %error, "a credential could not be put in");
+                Answer::saying(Code::PolicyDenied, "the credential is not for this host or cannot be put in")
+            })?;
         patterns = carried.permit.scrub().then(|| ready.patterns(injected.secrets()));
         Ok(injected)
     };
@@ -233,12 +237,21 @@ fn candidates<'v>(view: &'v View, carried: &Carried, provider: &Provider) -> Vec
         Action::Inject { profile, .. } => profile.as_ref(),
         Action::Forward => None,
     };
-    let origin = carried.permit.origin();
-    view.pool_order(&provider.id, carried.agent.name())
-        .into_iter()
-        .filter(|member| only.is_none_or(|only| *only == member.profile))
-        .filter(|member| member.audience.iter().any(|pattern| pattern.matches(origin)))
-        .collect()
+    let (origin, agent) = (carried.permit.origin(), carried.agent.name());
+    let mut members = view.pool_order(&provider.id, agent);
+    members.retain(|member| {
+        let here = provider.kind(&member.kind).is_some_and(|kind| kind.placement(origin, &carried.path).is_some());
+        here && only.is_none_or(|only| *only == member.profile)
+            && member.audience.iter().any(|pattern| pattern.matches(origin))
+    });
+    // Where another credential is another identity, the placeholder that the agent chose to send says which one.
+    if let Some(presented) = carried.presented.as_deref().filter(|_| !provider.fungible) {
+        let meant = members.iter().position(|member| view.credentials.placeholder(agent, member) == presented);
+        if let Some(place) = meant {
+            members = vec![members.swap_remove(place)];
+        }
+    }
+    members
 }
 
 /// Passes the upstream's answer on; one that blames our credential is not the agent's to see.

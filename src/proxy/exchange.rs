@@ -110,17 +110,20 @@ fn prepare(
     })?;
     account.record().rule = Some(permit.rule().to_string());
     let provider = match permit.action() {
-        Action::Forward => {
-            account.record().decision = Decision::Forwarded;
-            None
-        }
+        Action::Forward => None,
         Action::Inject { provider, .. } => {
             account.record().decision = Decision::Injected;
             account.record().provider = Some(provider.clone());
             let known = view.catalogue.provider(provider).cloned();
-            Some(known.ok_or_else(|| Answer::of(Code::CredentialsMissing))?)
+            let known = known.ok_or_else(|| Answer::of(Code::CredentialsMissing))?;
+            // A host may have pages that take no credential beside its interface: github.com does.
+            Some(known).filter(|provider| provider.takes_credential(&origin, path.path()))
         }
     };
+    if provider.is_none() {
+        account.record().decision = Decision::Forwarded;
+    }
+    let presented = provider.as_ref().and_then(|provider| provider::presented(&parts, provider));
     // We have the body read before it is sent on, so the agent's wait for a 100 ends with us.
     parts.headers.remove(EXPECT);
     let stripped = provider::strip(parts, &permit, provider.as_deref())
@@ -130,7 +133,7 @@ fn prepare(
     let limit = if provider.as_ref().is_some_and(|provider| provider.fungible) { shared.limits.replay } else { 0 };
     let upload = Upload::new(body, limit, &shared.budget);
     let path = path.path().to_owned();
-    Ok(Carried { view, agent, permit, provider, stripped, path, upload })
+    Ok(Carried { view, agent, permit, provider, stripped, path, presented, upload })
 }
 
 /// Who is calling and where to, by the way the request came in.
