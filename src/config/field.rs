@@ -66,7 +66,8 @@ impl<'n> Section<'n> {
     /// The value of `key`, if the key is there.
     pub(super) fn get(&self, key: &str) -> Option<Field<'n>> {
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
-        Some(Field { path: join(&self.path, key), key_at: entry.at, node: &entry.value })
+        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        Some(Field { path, key_at: entry.at, node: &entry.value })
     }
 
     pub(super) fn has(&self, key: &str) -> bool {

@@ -51,6 +51,9 @@ const SHAPES: &[&str] = &[
 
 static KNOWN: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(&SHAPES.join("|")).ok());
 
+/// What logs would mask.
+static MASKED: LazyLock<Redactor> = LazyLock::new(Redactor::new);
+
 /// Reports every place of `text` that holds something in the shape of a well-known token, comments included.
 pub(super) fn search(text: &str, report: &mut Report) {
     let Some(known) = KNOWN.as_ref() else { return };
@@ -71,7 +74,7 @@ pub(super) fn search(text: &str, report: &mut Report) {
 /// Whether a message should rather not show `text`: a well-known shape, or a long run of letters and digits.
 pub(super) fn may_be_secret(text: &str) -> bool {
     let known = KNOWN.as_ref().is_none_or(|known| known.is_match(text));
-    known || matches!(Redactor::new().redact(text), Cow::Owned(_)) || text.split(is_separator).any(is_opaque)
+    known || matches!(MASKED.redact(text), Cow::Owned(_)) || text.split(is_separator).any(is_opaque)
 }
 
 fn is_separator(char: char) -> bool {
