@@ -264,7 +264,7 @@ fn any_text_gives_a_configuration_or_faults() {
     };
     let alphabet =
         ["{", "}", "[", "]", ":", ",", "- ", "\n", "  ", "\"", "'", "#", "*", "&", "!", "|", ">", "\t", "~", "\u{e4}"];
-    for _ in 0..3_000 {
+    for _ in 0..1_500 {
         let mut text: Vec<char> = EVERY_FORM.chars().collect();
         for _ in 0..below(6) + 1 {
             let (at, to) = (below(text.len()), below(text.len()));
