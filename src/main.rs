@@ -6,5 +6,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    ExitCode::from(keyferry::cli::main(std::env::args_os().collect()))
+    ExitCode::from(keyferry::cli::main(&std::env::args_os().collect::<Vec<_>>()))
 }

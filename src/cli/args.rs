@@ -23,7 +23,6 @@ Examples:
   eval \"$(keyferry env --agent coder)\"      this shell's processes go through the daemon",
     after_help = "A page per command: keyferry COMMAND --help. What an answer's code means: keyferry explain CODE.",
     subcommand_required = true,
-    arg_required_else_help = true,
     disable_help_subcommand = true,
     max_term_width = 110
 )]

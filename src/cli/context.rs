@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::future::Future;
 use std::path::PathBuf;
 
 use super::args::Global;
+use super::failure::CONFIGURATION;
 use super::output::{Failure, Outcome, Output};
 use crate::clock::{Clock, WallTime};
+use crate::config::{self, Config, Fault, Faults, MasterKey};
+use crate::home::Home;
+use crate::provider::{Catalogue, DraftFault};
+use crate::vault::{KeySource, Vault, VaultError};
 
 /// Given to every command.
 pub struct Context {
@@ -18,10 +24,19 @@ pub struct Context {
     environment: BTreeMap<OsString, OsString>,
 }
 
+/// How many threads a command's work takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    /// A command that reads or changes something and ends.
+    One,
+    /// A proxy runs in this process.
+    Many,
+}
+
 impl Context {
-    /// Takes the process's environment.
-    pub fn new(global: Global, output: Output) -> Result<Self, (Failure, Output)> {
-        Ok(Self { output, global, clock: Clock::System, environment: std::env::vars_os().collect() })
+    /// With the environment of the process.
+    pub fn new(global: Global, output: Output) -> Self {
+        Self { output, global, clock: Clock::System, environment: std::env::vars_os().collect() }
     }
 
     /// The present moment.
@@ -38,4 +53,86 @@ impl Context {
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         self.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
     }
+
+    /// The home that `--home`, `KEYFERRY_HOME` or the XDG directories name.
+    pub fn home(&self) -> Outcome<Home> {
+        match self.global.home.as_ref().filter(|dir| !dir.as_os_str().is_empty()) {
+            Some(dir) => Ok(Home::at(dir)),
+            None => Ok(Home::from_environment(&|name| self.variable(name).map(OsStr::to_owned))?),
+        }
+    }
+
+    /// The configuration file that `--config` names, or the home's.
+    pub fn config_file(&self) -> Outcome<PathBuf> {
+        match self.global.config.as_ref().filter(|file| !file.as_os_str().is_empty()) {
+            Some(file) => Ok(file.clone()),
+            None => Ok(self.home()?.config_file()),
+        }
+    }
+
+    /// The configuration. A home without a file has the defaults; a file that was named must be there.
+    pub fn config(&self) -> Outcome<Config> {
+        let file = self.config_file()?;
+        let named = self.global.config.is_some();
+        Ok(if named { config::load(&file) } else { config::load_or_default(&file) }?)
+    }
+
+    /// The embedded providers and those of the configuration.
+    pub fn catalogue(&self, config: &Config) -> Outcome<Catalogue> {
+        let file = self.config_file()?;
+        Ok(catalogue_of(config, &file.display().to_string())?)
+    }
+
+    /// Opens the vault of the home; [`VaultError::Missing`] becomes `None`.
+    pub async fn vault(&self, home: &Home, config: &Config) -> Outcome<Option<Vault>> {
+        match Vault::open(home, &key_source(config)).await {
+            Ok(vault) => Ok(Some(vault)),
+            Err(VaultError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens the vault of the home.
+    pub async fn existing_vault(&self, home: &Home, config: &Config) -> Outcome<Vault> {
+        Ok(Vault::open(home, &key_source(config)).await?)
+    }
+}
+
+/// The embedded providers and those of the configuration; their faults have the file's name.
+pub fn catalogue_of(config: &Config, file: &str) -> Result<Catalogue, Faults> {
+    let _ = config;
+    Catalogue::embedded().with(Vec::new()).map_err(|faults| {
+        let fault = |fault: DraftFault| Fault {
+            file: file.to_owned(),
+            line: 0,
+            column: 0,
+            message: format!("providers.{}.{}: {}", fault.provider, fault.field, fault.message),
+            hint: fault.hint,
+        };
+        Faults(faults.into_iter().map(fault).collect())
+    })
+}
+
+/// Where the configuration says that the master key comes from.
+pub fn key_source(config: &Config) -> KeySource {
+    match &config.vault.master_key {
+        MasterKey::File(path) => KeySource::File(path.clone()),
+        MasterKey::Env(variable) => KeySource::Env(variable.clone()),
+        MasterKey::Passphrase => KeySource::Passphrase,
+        MasterKey::Keyring => KeySource::Keyring,
+        MasterKey::Command(command) => KeySource::Command(command.clone()),
+        MasterKey::Credential(name) => KeySource::Credential(name.clone()),
+    }
+}
+
+/// Runs a command's work to its end on this thread, which lives as long as the work.
+pub fn block_on<T>(threads: Threads, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    let mut builder = match threads {
+        Threads::One => tokio::runtime::Builder::new_current_thread(),
+        Threads::Many => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder.enable_all().build();
+    let runtime =
+        runtime.map_err(|error| Failure::new(format!("the runtime did not start: {error}")).code(CONFIGURATION))?;
+    runtime.block_on(work)
 }

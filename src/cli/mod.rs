@@ -2,42 +2,60 @@
 //!
 //! Invariant: a command returns what it ends with; nothing in here ends the process or writes past [`Output`].
 
+mod agent;
 mod args;
+mod ca;
+mod changes;
+mod config;
 mod context;
+mod daemon;
+mod demo;
+mod env;
 mod explain;
+mod failure;
+mod first_use;
+mod init;
 mod input;
+mod offline;
 mod output;
+mod process;
+mod profile;
+mod provider;
+mod run;
+mod secret;
+mod serve;
+mod shapes;
+mod status;
 
 use std::ffi::OsString;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use self::args::{Cli, Command};
-use self::context::Context;
+use self::context::{Context, Threads, block_on};
 use self::output::{Failure, Form, Outcome, Output, Talk};
 use crate::launch::child;
 
 /// Runs the command that `arguments` name, the program's own name first, and returns the exit code.
 #[must_use]
-pub fn main(arguments: Vec<OsString>) -> u8 {
-    let variable = |name: &str| std::env::var_os(name);
-    let mut output = Output::of_process(&variable);
-    if let Some((_, step)) = arguments.split_first()
-        && let Some((first, rest)) = step.split_first()
-        && *first == *child::ENTER
-    {
-        let (code, text) = child::enter(rest);
-        output.failure(&Failure::new(text).code(code));
+pub fn main(arguments: &[OsString]) -> u8 {
+    let mut output = Output::of_process(&|name| std::env::var_os(name));
+    if let Some(code) = inner(arguments, &mut output) {
         return code;
     }
     // The caller's environment may hold keys: the processes of the same user must not read it out of /proc, and no
     // core dump may hold it. A command that is started is not affected, and an old kernel's refusal is no error.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
-    let cli = match parse(&arguments) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
+            output.help(&help_of(arguments));
+            return 2;
+        }
         Err(error) => {
-            let text = without_values(&error.render().ansi().to_string(), &arguments);
+            let text = without_values(&error.render().ansi().to_string(), arguments);
             output.parser(&error, &text);
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
@@ -46,19 +64,50 @@ pub fn main(arguments: Vec<OsString>) -> u8 {
     let form = if cli.global.json { Form::Json } else { Form::Text };
     output.set(talk, form);
     let for_run = matches!(cli.command, Command::Run(_));
-    let ended = Context::new(cli.global, output).map_err(|(failure, output)| (failure, output));
-    let (result, mut output) = match ended {
-        Ok(mut context) => (dispatch(cli.command, &mut context), context.output),
-        Err((failure, output)) => (Err(failure), output),
-    };
-    match result {
+    let mut context = Context::new(cli.global, output);
+    match dispatch(cli.command, &mut context) {
         Ok(code) => code,
         Err(failure) => {
-            output.failure(&failure);
+            context.output.failure(&failure);
             // `run` passes a child's codes through, so its own failure has one that no child uses.
             if for_run && !failure.said { child::OUR_FAILURE } else { failure.code }
         }
     }
+}
+
+/// The help of the command that was begun: what can follow it.
+fn help_of(arguments: &[OsString]) -> String {
+    let mut tree = Cli::command();
+    tree.build();
+    let mut command = tree;
+    for word in arguments.iter().skip(1).filter_map(|word| word.to_str()) {
+        if let Some(inner) = command.find_subcommand(word).cloned() {
+            command = inner;
+        }
+    }
+    command.render_help().ansi().to_string()
+}
+
+/// The steps for which our own processes start this binary again; no command of a person's.
+fn inner(arguments: &[OsString], output: &mut Output) -> Option<u8> {
+    let (step, rest) = arguments.get(1..)?.split_first()?;
+    if *step == *child::ENTER {
+        let (code, text) = child::enter(rest);
+        output.failure(&Failure::new(text));
+        return Some(code);
+    }
+    if *step == *demo::AGENT {
+        let work = async { demo::agent::work(&|name| std::env::var_os(name)).await.map_err(Failure::new) };
+        let ended = block_on(Threads::One, work).and_then(|lines| output.data(&lines));
+        return Some(ended.map_or_else(
+            |failure| {
+                output.failure(&failure);
+                failure.code
+            },
+            |()| 0,
+        ));
+    }
+    None
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
@@ -67,9 +116,22 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
 }
 
 fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
+    use Threads::{Many, One};
     match command {
-        Command::Explain(explain) => explain::explain(explain.code.as_deref(), context),
-        Command::Completion(completion) => explain::completion(completion.shell, context),
+        Command::Run(command) => return block_on(Many, run::run(command, context)),
+        Command::Demo => block_on(Many, demo::demo(context)),
+        Command::Serve => block_on(Many, serve::serve(context)),
+        Command::Init(command) => init::init(&command, context),
+        Command::Secret(command) => block_on(One, secret::secret(command, context)),
+        Command::Profile(command) => block_on(One, profile::profile(command, context)),
+        Command::Agent(command) => block_on(One, agent::agent(command, context)),
+        Command::Env(command) => block_on(One, env::env(command, context)),
+        Command::Status => block_on(One, status::status(context)),
+        Command::Config(command) => config::config(&command, context),
+        Command::Ca(command) => ca::ca(&command, context),
+        Command::Provider(command) => provider::provider(&command, context),
+        Command::Explain(command) => explain::explain(command.code.as_deref(), context),
+        Command::Completion(command) => explain::completion(command.shell, context),
         Command::Version => explain::version(context),
         Command::Setup(_) => later("setup"),
         Command::Doctor(_) => later("doctor"),
@@ -87,7 +149,6 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Verify(_) => later("verify"),
         Command::Man(_) => later("man"),
         Command::Enroll(_) => later("enroll"),
-        _ => later("this"),
     }
     .map(|()| 0)
 }
@@ -114,6 +175,66 @@ fn without_values(text: &str, arguments: &[OsString]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every `keyferry ..` that stands in a text of this crate, in code and in comments that people see as help.
+    fn mentioned() -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let mut open = vec![std::path::PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))];
+        while let Some(path) = open.pop() {
+            if path.is_dir() {
+                open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+            for line in code.lines().filter(|line| !line.trim_start().starts_with("//!")) {
+                for (at, _) in line.match_indices("keyferry ") {
+                    let end = line[at..].find(['"', '`', ',', ';', ')', '(', '|', '>', ':', '\\', '&', '\'']);
+                    let colon = |end: usize| line[at + end..].starts_with(':') && !line[at + end..].starts_with(": ");
+                    let mut end = end.map_or(line.len(), |end| at + end);
+                    // `anthropic:work` goes on after its colon.
+                    while line[end..].starts_with(':') && colon(end - at) {
+                        let more = line[end + 1..].find(['"', '`', ',', ';', ')', '(', '|', '>', ':', '\\', '&', ' ']);
+                        end = more.map_or(line.len(), |more| end + 1 + more);
+                    }
+                    found.push((path.display().to_string(), line[at..end].trim_end_matches('.').trim().to_owned()));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_command_that_a_text_names_is_one() {
+        let tree = Cli::command();
+        let mut seen = 0;
+        for (file, text) in mentioned() {
+            let mut words = text.split_whitespace().skip(1);
+            let Some(first) = words.next() else { continue };
+            // A sentence about keyferry, not a command.
+            if !first.starts_with(|c: char| c.is_ascii_lowercase())
+                || ["environment", "to", "is", "has"].contains(&first)
+            {
+                continue;
+            }
+            let mut command = tree.find_subcommand(first).unwrap_or_else(|| panic!("{file}: {text}"));
+            let mut words = words.peekable();
+            while let Some(word) = words.peek() {
+                let Some(inner) = command.find_subcommand(word) else { break };
+                command = inner;
+                words.next();
+            }
+            let unfinished = command.is_subcommand_required_set() && words.peek().is_some();
+            assert!(!unfinished, "{file}: {text}");
+            for flag in words.take_while(|word| *word != "--").filter(|word| word.starts_with("--")) {
+                let name = flag.trim_start_matches('-').split('=').next().unwrap();
+                let known = command.get_arguments().chain(tree.get_arguments()).any(|arg| arg.get_long() == Some(name));
+                assert!(known, "{file}: {text}");
+            }
+            seen += 1;
+        }
+        assert!(seen > 30, "{seen}");
+    }
 
     #[test]
     fn a_key_in_the_wrong_place_is_not_repeated() {

@@ -116,8 +116,8 @@ impl Output {
     }
 
     /// Other streams, neither of them a terminal.
-    #[must_use]
-    pub fn into_streams(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
+    #[cfg(test)]
+    pub fn with_streams(out: Box<dyn Write + Send>, err: Box<dyn Write + Send>) -> Self {
         let stream = |to| Stream { to, terminal: false, colour: false };
         Self { out: stream(out), err: stream(err), talk: Talk::Usual, form: Form::Text }
     }
@@ -132,12 +132,6 @@ impl Output {
     #[must_use]
     pub fn is_json(&self) -> bool {
         self.form == Form::Json
-    }
-
-    /// Whether messages are held back.
-    #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.talk == Talk::Quiet
     }
 
     /// Writes data to stdout as it is, with a line end if it has none.
@@ -179,6 +173,16 @@ impl Output {
         }
         let text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
         self.data(&text)
+    }
+
+    /// Writes names and their values to stdout, one pair per line.
+    ///
+    /// # Errors
+    /// As [`Output::data`].
+    pub fn fields(&mut self, rows: &[(&str, String)]) -> Outcome {
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let line = |(name, value): &(&str, String)| format!("{name:width$}  {}\n", printable(value));
+        self.data(&rows.iter().map(line).collect::<String>())
     }
 
     /// Says something to the person, unless quiet.
@@ -225,15 +229,12 @@ impl Output {
 
     /// Prints what the argument parser has to say, help included: `text` with its colours.
     pub fn parser(&mut self, error: &clap::Error, text: &str) {
-        let stream = if error.use_stderr() { &mut self.err } else { &mut self.out };
-        let plain;
-        let text = if stream.colour {
-            text
-        } else {
-            plain = anstream::adapter::strip_str(text).to_string();
-            &plain
-        };
-        let _ = write!(stream.to, "{text}").and_then(|()| stream.to.flush());
+        if error.use_stderr() { self.err.styled(text) } else { self.out.styled(text) }
+    }
+
+    /// Prints a help that was not asked for.
+    pub fn help(&mut self, text: &str) {
+        self.err.styled(text);
     }
 
     fn line(&mut self, mark: Option<(&str, AnsiColor)>, text: &str) {
@@ -247,6 +248,15 @@ impl Output {
             Some((mark, _)) => writeln!(self.err.to, "{mark} {text}"),
             None => writeln!(self.err.to, "{text}"),
         };
+    }
+}
+
+impl Stream {
+    fn styled(&mut self, text: &str) {
+        let plain = anstream::adapter::strip_str(text);
+        let written = if self.colour { write!(self.to, "{text}") } else { write!(self.to, "{plain}") };
+        // There is nobody to tell.
+        let _ = written.and_then(|()| self.to.flush());
     }
 }
 
@@ -318,7 +328,7 @@ mod tests {
 
     fn output() -> (Output, Shared, Shared) {
         let (out, err) = (Shared::default(), Shared::default());
-        (Output::into_streams(Box::new(out.clone()), Box::new(err.clone())), out, err)
+        (Output::with_streams(Box::new(out.clone()), Box::new(err.clone())), out, err)
     }
 
     #[test]
@@ -357,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_has_gone_ends_the_command_without_a_word() {
-        let mut output = Output::into_streams(Box::new(Gone), Box::new(Gone));
+        let mut output = Output::with_streams(Box::new(Gone), Box::new(Gone));
         let failure = output.data("x").unwrap_err();
         assert!(failure.said);
         assert_eq!(failure.code, 0);

@@ -8,4 +8,4 @@ pub mod exports;
 pub mod files;
 mod variables;
 
-pub use variables::is_reserved;
+pub use variables::{is_reserved, upper_snake, variable_of};

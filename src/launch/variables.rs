@@ -2,6 +2,9 @@
 //!
 //! Invariant: only tables and rules over names; no value of any variable is looked at here but `NO_PROXY` entries.
 
+use crate::provider::Catalogue;
+use crate::vault::Stored;
+
 /// Whether a credential may not be installed in this variable, because Keyferry sets it itself or because a
 /// loader or shell gives it a meaning of its own.
 #[must_use]
@@ -14,6 +17,25 @@ pub fn is_reserved(variable: &str) -> bool {
         || ["KEYFERRY_", "LD_", "DYLD_", "GIT_CONFIG_", "CLOUDSDK_PROXY_", "NPM_CONFIG_"]
             .iter()
             .any(|prefix| upper.starts_with(prefix))
+}
+
+/// The variable that agents find a stored credential's placeholder in: its own, else its provider's conventional
+/// one, else its name in upper case. None where it is not installed.
+#[must_use]
+pub fn variable_of(stored: &Stored, catalogue: &Catalogue) -> Option<String> {
+    let provider = stored.provider.as_ref().filter(|_| stored.install)?;
+    let kind = catalogue.provider(provider).and_then(|provider| provider.kind(&stored.kind));
+    let conventional = kind.and_then(|kind| kind.env.first().cloned());
+    Some(stored.env.clone().or(conventional).unwrap_or_else(|| upper_snake(stored.name.short().as_str())))
+}
+
+/// `openai-api-key` as a variable: `OPENAI_API_KEY`.
+#[must_use]
+pub fn upper_snake(name: &str) -> String {
+    let text: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+    // A variable's name does not begin with a digit.
+    if text.starts_with(|c: char| c.is_ascii_digit()) { format!("_{text}") } else { text }
 }
 
 /// Hold the proxy's URL. wget and gRPC read lower case only, Ruby takes `http_proxy` for https too.
@@ -146,6 +168,14 @@ mod tests {
         }
         for entry in ["localhost", "10.0.0.0/8", "::1", "fd00::/8", "internal.example", "xapi.anthropic.com", "co.uk"] {
             assert!(!covers_any(entry, &hosts), "{entry}");
+        }
+    }
+
+    #[test]
+    fn a_name_becomes_a_variable() {
+        let cases = [("openai-api-key", "OPENAI_API_KEY"), ("pagerduty.token", "PAGERDUTY_TOKEN"), ("9to5", "_9TO5")];
+        for (name, wanted) in cases {
+            assert_eq!(upper_snake(name), wanted);
         }
     }
 

@@ -51,7 +51,7 @@ pub use self::model::{
 };
 use self::sqlite::SqliteStore;
 use self::store::Store;
-pub use self::value::{VALUE_LIMIT, ValueError, preview};
+pub use self::value::{VALUE_LIMIT, ValueError, clean, preview};
 use crate::home::Home;
 use crate::secret::Secret;
 

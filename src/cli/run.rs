@@ -1,0 +1,209 @@
+//! `run`: a command with placeholders instead of keys.
+//!
+//! Invariant: the command starts only when its proxy does; it gets no variable with the value of a credential.
+
+use std::ffi::OsString;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::Run;
+use super::context::Context;
+use super::daemon::Daemon;
+use super::output::{Failure, Outcome};
+use super::process::{self, Managed, Wanted};
+use crate::admin::Session;
+use crate::app::{Found, Mode, Options, Running, find_in_environment};
+use crate::home::Home;
+use crate::id::AgentName;
+use crate::launch::child::{self, Ended};
+use crate::provider::Catalogue;
+use crate::proxy::Counts;
+use crate::spawn::Spawner;
+use crate::tls::Inherited;
+use crate::vault::Vault;
+
+/// A session lives as long as its child; this ends those whose `run` was killed.
+const SESSION: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// How long exchanges may go on when the command has ended: nobody reads their answers.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// `keyferry run -- CMD`
+pub async fn run(command: Run, context: &mut Context) -> Outcome<u8> {
+    if command.command.is_empty() {
+        return Err(child::LaunchError::NoCommand.into());
+    }
+    if command.lock.is_some() {
+        return Err(Failure::not_yet("keyferry run --lock"));
+    }
+    refuse_inside(context)?;
+    let agent = AgentName::parse(&command.agent)
+        .map_err(|error| Failure::usage(format!("'{}' is no agent's name: {error}", command.agent)))?;
+    let (home, config) = (context.home()?, context.config()?);
+    let catalogue = context.catalogue(&config)?;
+    let vault = context.vault(&home, &config).await?;
+    let inherited = context.environment();
+    let found = found(&catalogue, &inherited, &command.pass_env);
+    let values: Vec<_> = found.iter().map(|found| Arc::clone(&found.value)).collect();
+    let managed = Managed::of(vault.as_ref(), &values).await?;
+    let wanted = Wanted {
+        inherited: &inherited,
+        pass: &command.pass_env,
+        catalogue: &catalogue,
+        config: &config,
+        managed: &managed,
+    };
+
+    let daemon = if command.no_daemon { None } else { Daemon::connect(&home).await };
+    match daemon {
+        Some(daemon) => beside(daemon, &agent, &command.command, &found, &wanted, context).await,
+        None => {
+            let parts = Parts { home, vault, found };
+            own(parts, &agent, &command.command, &wanted, context).await
+        }
+    }
+}
+
+/// A child of `run` that calls `run` again would reach the first proxy through nothing, and hold its placeholders for
+/// keys.
+fn refuse_inside(context: &Context) -> Outcome {
+    if context.variable("KEYFERRY_ACTIVE").is_none() {
+        return Ok(());
+    }
+    let agent = context.variable("KEYFERRY_AGENT").map(|agent| format!(" (agent {})", agent.to_string_lossy()));
+    Err(Failure::new(format!("this shell is inside a keyferry environment already{}", agent.unwrap_or_default())).hint(
+        "start the command directly, it has placeholders and proxy; or unset KEYFERRY_ACTIVE to start another proxy",
+    ))
+}
+
+fn found(catalogue: &Catalogue, inherited: &[(OsString, OsString)], pass: &[String]) -> Vec<Found> {
+    let texts =
+        inherited.iter().filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned())));
+    find_in_environment(catalogue, texts.filter(|(name, _)| !pass.contains(name)))
+}
+
+struct Parts {
+    home: Home,
+    vault: Option<Vault>,
+    found: Vec<Found>,
+}
+
+/// With a proxy in this process.
+async fn own(
+    parts: Parts,
+    agent: &AgentName,
+    command: &[OsString],
+    wanted: &Wanted<'_>,
+    context: &mut Context,
+) -> Outcome<u8> {
+    let Parts { home, vault, found } = parts;
+    home.create()?;
+    let nothing = vault.is_none() && found.is_empty();
+    let vault = match vault {
+        Some(vault) => vault,
+        None => Vault::ephemeral().await?,
+    };
+    let running = Running::start(Options {
+        config_file: context.config_file()?,
+        home,
+        config: wanted.config.clone(),
+        mode: Mode::Run,
+        vault,
+        found,
+        lines_to_stdout: false,
+        inherited: Inherited::from_environment(&|name| context.variable(name).map(ToOwned::to_owned)),
+    })
+    .await?;
+    let session = running.session(agent, SESSION).await.map_err(refused)?;
+    let pools: Vec<String> = running
+        .pools(agent)
+        .into_iter()
+        .map(|(provider, count)| if count == 1 { provider } else { format!("{provider} ({count} profiles)") })
+        .collect();
+    say_start(&session, &pools, "", context);
+    if nothing {
+        context
+            .output
+            .next("nothing is stored: every host is reached as without keyferry. keyferry secret set anthropic:work");
+    }
+    let ended = launch(&session, command, wanted, context).await;
+    // The token is gone with the vault, or must not outlive its child.
+    let _ = running.end_session(&session.token).await;
+    let counts = running.stop(GRACE).await;
+    let ended = ended?;
+    context.output.say(&format!("keyferry: {}", in_words(&counts)));
+    Ok(code(ended, context))
+}
+
+/// With the daemon's proxy.
+async fn beside(
+    mut daemon: Daemon,
+    agent: &AgentName,
+    command: &[OsString],
+    found: &[Found],
+    wanted: &Wanted<'_>,
+    context: &mut Context,
+) -> Outcome<u8> {
+    let session = daemon.session(agent.as_str(), SESSION).await?;
+    let mut providers: Vec<String> = session.installed.iter().map(|installed| installed.provider.clone()).collect();
+    providers.sort_unstable();
+    providers.dedup();
+    say_start(&session, &providers, " (the running daemon)", context);
+    for found in found {
+        let provider = wanted.catalogue.by_env(&found.variable).map(|(provider, _)| provider.id.to_string());
+        if let Some(provider) = provider.filter(|provider| !providers.contains(provider)) {
+            context.output.warn(&format!(
+                "{} is not passed on, and the daemon has no credential of {provider}. Store it: \
+                 keyferry secret set {provider}:NAME --from-env {}",
+                found.variable, found.variable
+            ));
+        }
+    }
+    let ended = launch(&session, command, wanted, context).await;
+    let _ = daemon.end_session(&session.token).await;
+    Ok(code(ended?, context))
+}
+
+async fn launch(session: &Session, command: &[OsString], wanted: &Wanted<'_>, context: &mut Context) -> Outcome<Ended> {
+    let files = process::child_files(session, wanted.inherited, context)?;
+    let environment = process::environment(session, &files, wanted)?;
+    for name in environment.hidden() {
+        context.output.warn(&format!("{name} holds the value of a credential and is not passed on"));
+    }
+    let whole = environment.apply(wanted.inherited);
+    Ok(child::run(command, &whole, &Spawner::default(), pending()).await?)
+}
+
+fn say_start(session: &Session, pools: &[String], more: &str, context: &mut Context) {
+    let pools = if pools.is_empty() { "no credentials".to_owned() } else { pools.join(", ") };
+    context
+        .output
+        .done(&format!("keyferry: agent {} through {}{more}: {pools}", session.agent, session.listeners.proxy));
+}
+
+fn code(ended: Ended, context: &mut Context) -> u8 {
+    if ended == Ended::ProxyGone {
+        context.output.warn("the proxy was gone, so the command was ended");
+    }
+    ended.exit_code()
+}
+
+/// What happened, as one line.
+pub fn in_words(counts: &Counts) -> String {
+    let mut text = format!("{} request{}", counts.exchanges, if counts.exchanges == 1 { "" } else { "s" });
+    let parts = [
+        (counts.injected, "with a credential"),
+        (counts.rotations, "moved to another profile"),
+        (counts.denied, "refused"),
+        (counts.redactions, "secrets taken out of answers"),
+    ];
+    for (count, what) in parts.into_iter().filter(|(count, _)| *count > 0) {
+        text.push_str(&format!(", {count} {what}"));
+    }
+    text
+}
+
+fn refused(error: crate::admin::ControlError) -> Failure {
+    Failure::new(error.message).maybe_hint(error.hint)
+}

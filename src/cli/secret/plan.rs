@@ -1,0 +1,282 @@
+//! What is stored for a value: whose it is, of which kind, for which hosts, in which variable. Pure.
+//!
+//! Invariant: a value's shape is looked at only where nobody said whose it is; a wildcard host is sealed only when it
+//! was written out.
+
+use crate::cli::output::{Failure, Outcome};
+use crate::id::CredentialName;
+use crate::launch::exports::is_variable;
+use crate::launch::{is_reserved, upper_snake};
+use crate::message::pattern::HostPattern;
+use crate::provider::{Catalogue, Kind, Provider};
+use crate::secret::Secret;
+use crate::vault::{Draft, Scope, Stored};
+
+/// What the command says beside the value.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The name.
+    pub name: CredentialName,
+    /// Who may use it.
+    pub scope: Scope,
+    /// `--provider`
+    pub provider: Option<String>,
+    /// `--type`
+    pub kind: Option<String>,
+    /// `--env`
+    pub env: Option<String>,
+    /// `--no-install`
+    pub no_install: bool,
+    /// `--host`
+    pub hosts: Vec<String>,
+    /// `--description`
+    pub description: Option<String>,
+    /// `--label`
+    pub label: Option<String>,
+}
+
+/// What to store, and what to say about it.
+#[derive(Debug)]
+pub struct Plan {
+    /// For the vault.
+    pub draft: Draft,
+    /// What a person should know: how the provider was found, what will not work.
+    pub notes: Vec<Note>,
+}
+
+/// Something to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Good to know.
+    Say(String),
+    /// May be a mistake.
+    Warn(String),
+}
+
+/// Finds the provider that the command names, before a value is asked for.
+///
+/// # Errors
+/// When there is no such provider, or two are named.
+pub fn named<'a>(request: &Request, catalogue: &'a Catalogue) -> Outcome<Option<&'a Provider>> {
+    let in_name = request.name.provider().map(|id| id.as_str());
+    let name = match (in_name, request.provider.as_deref()) {
+        (Some(one), Some(other)) if one != other => {
+            return Err(Failure::usage(format!("the name says {one}, --provider says {other}"))
+                .hint("leave --provider out, or use a name without a provider"));
+        }
+        (one, other) => one.or(other),
+    };
+    let Some(name) = name else { return Ok(None) };
+    let found = catalogue.iter().find(|provider| provider.id.as_str() == name);
+    found.map(|provider| Some(provider.as_ref())).ok_or_else(|| unknown_provider(name, catalogue))
+}
+
+/// There is no such provider.
+pub fn unknown_provider(name: &str, catalogue: &Catalogue) -> Failure {
+    let failure = Failure::usage(format!("there is no provider '{name}'"));
+    match catalogue.suggest(name) {
+        Some(near) => failure.hint(format!("did you mean {near}? All of them: keyferry provider list")),
+        None => failure
+            .hint("all of them: keyferry provider list; one of your own goes under `providers:` in keyferry.yaml"),
+    }
+}
+
+/// Decides what to store for `value`. `existing` is what stands under this name and scope.
+///
+/// # Errors
+/// When an option does not fit, or a host must be named.
+pub fn plan(request: &Request, value: &Secret, existing: Option<&Stored>, catalogue: &Catalogue) -> Outcome<Plan> {
+    let mut notes = Vec::new();
+    let found = find(request, value, existing, catalogue, &mut notes)?;
+    let kind = match found {
+        Some(provider) => Some(choose_kind(request, value, existing, provider, &mut notes)?),
+        None => None,
+    };
+    if let (Some(kind), Some(provider)) = (kind, found) {
+        kind.check(value).map_err(|error| {
+            Failure::usage(format!("the value cannot be a {} of {}: {error}", kind.id, provider.id))
+        })?;
+    }
+    let hosts = choose_hosts(request, existing, found, kind, &mut notes)?;
+    let env = choose_variable(request, existing)?;
+    if found.is_none() {
+        let text = "no provider was recognised, so no request gets this value and no variable is set for it; \
+                    say whose it is with --provider";
+        notes.push(Note::Warn(text.to_owned()));
+    }
+    let installed = existing.is_none_or(|stored| stored.install || stored.provider.is_none());
+    let kept = |new: &Option<String>, old: fn(&Stored) -> &Option<String>| {
+        new.clone().or_else(|| existing.and_then(|stored| old(stored).clone()))
+    };
+    let draft = Draft {
+        name: request.name.clone(),
+        provider: found.map(|provider| provider.id.clone()),
+        kind: kind.map_or_else(|| request.kind.clone().unwrap_or_else(|| "api-key".to_owned()), |kind| kind.id.clone()),
+        scope: request.scope.clone(),
+        env,
+        install: found.is_some() && !request.no_install && installed,
+        hosts,
+        description: kept(&request.description, |stored| &stored.description),
+        label: kept(&request.label, |stored| &stored.label),
+    };
+    Ok(Plan { draft, notes })
+}
+
+/// The form of the host that has to be named for this value, if there is one that is not named.
+pub fn lacks_host(
+    request: &Request,
+    value: &Secret,
+    existing: Option<&Stored>,
+    catalogue: &Catalogue,
+) -> Option<HostPattern> {
+    let notes = &mut Vec::new();
+    let provider = find(request, value, existing, catalogue, notes).ok()??;
+    let kind = choose_kind(request, value, existing, provider, notes).ok()?;
+    let lacking = choose_hosts(request, existing, Some(provider), Some(kind), notes).is_err();
+    kind.templates().into_iter().next().filter(|_| lacking)
+}
+
+fn find<'a>(
+    request: &Request,
+    value: &Secret,
+    existing: Option<&Stored>,
+    catalogue: &'a Catalogue,
+    notes: &mut Vec<Note>,
+) -> Outcome<Option<&'a Provider>> {
+    let by_shape = catalogue.by_shape(value).map(|(provider, _)| provider.as_ref());
+    let said = match named(request, catalogue)? {
+        Some(provider) => Some(provider),
+        None => by_name(request, existing, catalogue, notes),
+    };
+    let Some(provider) = said else {
+        if let Some(provider) = by_shape {
+            let (name, id) = (&provider.name, &provider.id);
+            notes.push(Note::Say(format!("the value has the shape of a key of {name}, so it is a credential of {id}")));
+        }
+        return Ok(by_shape);
+    };
+    if let Some(other) = by_shape.filter(|other| other.id != provider.id) {
+        let text = format!("the value looks like a key of {}, and is stored as one of {}", other.name, provider.name);
+        notes.push(Note::Warn(text));
+    }
+    Ok(Some(provider))
+}
+
+/// Whose it is by what stands under the name already, or by the name as a variable.
+fn by_name<'a>(
+    request: &Request,
+    existing: Option<&Stored>,
+    catalogue: &'a Catalogue,
+    notes: &mut Vec<Note>,
+) -> Option<&'a Provider> {
+    if let Some(known) = existing.and_then(|stored| stored.provider.as_ref()) {
+        return catalogue.provider(known).map(AsRef::as_ref);
+    }
+    let short = request.name.short().as_str();
+    let variables = [request.env.clone(), Some(short.to_owned()), Some(upper_snake(short))];
+    variables.into_iter().flatten().find_map(|variable| {
+        let (provider, _) = catalogue.by_env(&variable)?;
+        let (name, id) = (&provider.name, &provider.id);
+        notes.push(Note::Say(format!("{variable} is a variable of {name}, so it is a credential of {id}")));
+        Some(provider.as_ref())
+    })
+}
+
+fn choose_kind<'a>(
+    request: &Request,
+    value: &Secret,
+    existing: Option<&Stored>,
+    provider: &'a Provider,
+    notes: &mut Vec<Note>,
+) -> Outcome<&'a Kind> {
+    let none = || Failure::new(format!("{} takes no credential", provider.id));
+    if let Some(wanted) = &request.kind {
+        return provider.kind(wanted).ok_or_else(|| {
+            let kinds: Vec<&str> = provider.kinds.iter().map(|kind| kind.id.as_str()).collect();
+            Failure::usage(format!("{} has no credentials of type '{wanted}'", provider.id))
+                .hint(format!("its types: {}", kinds.join(", ")))
+        });
+    }
+    if let Some(fitting) = provider.kinds.iter().find(|kind| kind.fits(value)) {
+        return Ok(fitting);
+    }
+    if let Some(before) = existing.and_then(|stored| provider.kind(&stored.kind)) {
+        return Ok(before);
+    }
+    let kind = provider.kind_of(value).ok_or_else(none)?;
+    if provider.kinds.len() > 1 {
+        let kinds: Vec<&str> = provider.kinds.iter().map(|kind| kind.id.as_str()).collect();
+        let text =
+            format!("taken for a credential of type {}; other types, with --type: {}", kind.id, kinds.join(", "));
+        notes.push(Note::Say(text));
+    }
+    Ok(kind)
+}
+
+fn choose_hosts(
+    request: &Request,
+    existing: Option<&Stored>,
+    provider: Option<&Provider>,
+    kind: Option<&Kind>,
+    notes: &mut Vec<Note>,
+) -> Outcome<Vec<String>> {
+    let mut hosts = Vec::new();
+    for text in &request.hosts {
+        let host = HostPattern::parse(text)
+            .map_err(|error| Failure::usage(format!("'{text}' is no host: {error}")).hint("--host api.example.com"))?;
+        if host.is_wildcard() {
+            notes.push(Note::Warn(format!(
+                "{host} lets an agent send the key to every host of that form, one of its own included"
+            )));
+        }
+        let known = kind.is_some_and(|kind| kind.hosts().contains(&host) || is_of(&kind.templates(), &host));
+        if let (false, Some(provider)) = (known, provider) {
+            notes.push(Note::Say(format!(
+                "{host} is no host of {}; the key is sent there as it is to its own",
+                provider.name
+            )));
+        }
+        hosts.push(host.to_string());
+    }
+    if !hosts.is_empty() {
+        return Ok(hosts);
+    }
+    let same_kind = |stored: &&Stored| kind.is_some_and(|kind| kind.id == stored.kind);
+    if let Some(before) = existing.filter(same_kind).filter(|stored| !stored.hosts.is_empty()) {
+        return Ok(before.hosts.clone());
+    }
+    let Some(kind) = kind else { return Ok(Vec::new()) };
+    let concrete: Vec<String> = kind.hosts().iter().map(ToString::to_string).collect();
+    match (concrete.is_empty(), kind.templates().first()) {
+        (true, template) => Err(needs_host(provider, template)),
+        (false, _) => Ok(concrete),
+    }
+}
+
+/// The provider has a host per customer, so the command must name it.
+fn needs_host(provider: Option<&Provider>, template: Option<&HostPattern>) -> Failure {
+    let name = provider.map_or("this provider", |provider| provider.name.as_str());
+    let form = template.map_or_else(|| "HOST".to_owned(), ToString::to_string);
+    Failure::usage(format!("{name} has a host for every customer ({form}), and the key is sealed to yours"))
+        .hint(format!("name it: --host {}", form.replace('*', "YOURS")))
+}
+
+/// Whether a host that has to be named is of the form of one of these templates.
+fn is_of(templates: &[HostPattern], host: &HostPattern) -> bool {
+    let text = host.to_string();
+    templates.iter().any(|template| {
+        let template = template.to_string();
+        template == text || template.strip_prefix('*').is_some_and(|suffix| text.ends_with(suffix))
+    })
+}
+
+fn choose_variable(request: &Request, existing: Option<&Stored>) -> Outcome<Option<String>> {
+    let Some(variable) = &request.env else { return Ok(existing.and_then(|stored| stored.env.clone())) };
+    if !is_variable(variable) {
+        return Err(Failure::usage(format!("'{variable}' is no name of a variable")).hint("--env MY_TOKEN"));
+    }
+    if is_reserved(variable) {
+        return Err(Failure::usage(format!("{variable} has a meaning of its own and cannot hold a placeholder")));
+    }
+    Ok(Some(variable.clone()))
+}

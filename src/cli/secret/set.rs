@@ -1,0 +1,151 @@
+//! `secret set`.
+//!
+//! Invariant: everything is judged before anything is made or changed.
+
+use super::parse_scope;
+use super::plan::{self, Note, Request};
+use crate::cli::args::SecretSet;
+use crate::cli::context::Context;
+use crate::cli::input::{self, Origin};
+use crate::cli::output::{Failure, Outcome};
+use crate::cli::shapes::SecretShape;
+use crate::cli::{changes, first_use};
+use crate::id::CredentialName;
+use crate::provider::Catalogue;
+use crate::secret::Secret;
+use crate::telemetry::Action;
+use crate::vault::{Stored, clean};
+
+/// Values of this many bytes or more are taken out of responses and logs by their bytes.
+const SCRUBBED_FROM: usize = 8;
+
+/// `keyferry secret set NAME`
+pub async fn set(set: SecretSet, context: &mut Context) -> Outcome {
+    let origin = origin(&set)?;
+    if set.r#ref.is_some() {
+        return Err(Failure::not_yet("a reference instead of a value (--ref)"));
+    }
+    if !set.set.is_empty() {
+        return Err(Failure::not_yet("--set"));
+    }
+    let (home, config) = (context.home()?, context.config()?);
+    let catalogue = context.catalogue(&config)?;
+    let request = request(&set, &catalogue)?;
+    plan::named(&request, &catalogue)?;
+    let raw = input::value(context, &request.name.to_string(), &origin)?;
+    let value = clean(request.kind.as_deref().unwrap_or("api-key"), &raw).map_err(crate::vault::VaultError::from)?;
+    let existing = match context.vault(&home, &config).await? {
+        Some(vault) => vault.find(&request.name, Some(&request.scope)).await?,
+        None => None,
+    };
+    let request = ask_for_host(request, &value, existing.as_ref(), &catalogue, context)?;
+    let plan = plan::plan(&request, &value, existing.as_ref(), &catalogue)?;
+    let short = value.len() < SCRUBBED_FROM;
+
+    let vault = first_use::open(context, &home, &config).await?;
+    let before = vault.list().await?;
+    let stored = vault.set(plan.draft, value, context.now()).await?;
+    let action = if stored.version == 1 { Action::SecretCreated } else { Action::SecretRotated };
+    changes::record(&home, &vault, action, &stored.name.to_string(), context).await?;
+
+    for note in &plan.notes {
+        match note {
+            Note::Say(text) => context.output.say(text),
+            Note::Warn(text) => context.output.warn(text),
+        }
+    }
+    if short {
+        context.output.warn(
+            "the value is shorter than 8 bytes: it is not recognised in responses and logs, where it would stand by chance",
+        );
+    }
+    let shape = SecretShape::of(&stored, &catalogue);
+    if context.output.is_json() {
+        context.output.json(&shape)?;
+    }
+    report(&stored, &shape, &before, context);
+    Ok(())
+}
+
+fn origin(set: &SecretSet) -> Outcome<Origin> {
+    match (set.dash.as_slice(), &set.from_env, &set.from_file) {
+        ([], Some(variable), _) => Ok(Origin::Variable(variable.clone())),
+        ([], None, Some(file)) => Ok(Origin::File(file.clone())),
+        ([], None, None) => Ok(Origin::Usual),
+        ([dash], None, None) if dash == "-" => Ok(Origin::Stdin),
+        // What stands there may be the value itself, so it is not repeated.
+        _ => Err(Failure::usage(
+            "a value is not taken from an argument: every process of this machine and the shell's history can read it",
+        )
+        .hint(format!(
+            "keyferry secret set {} asks for it; or pipe it in, or use --from-env VAR or --from-file F. \
+             If a real key was typed here, replace it",
+            shown_name(&set.name)
+        ))),
+    }
+}
+
+/// The name, unless it may be a key itself.
+fn shown_name(name: &str) -> &str {
+    if name.len() <= 32 && CredentialName::parse(name).is_ok() { name } else { "NAME" }
+}
+
+fn request(set: &SecretSet, catalogue: &Catalogue) -> Outcome<Request> {
+    let hint = "a name is PROVIDER:NAME, anthropic:work say, or a name of its own";
+    // The first argument is not repeated where it is no name: it may be the value.
+    let name = CredentialName::parse(&set.name)
+        .map_err(|error| Failure::usage(format!("that is no name for a secret: {error}")).hint(hint))?;
+    let looks_like_a_key = |text: &str| catalogue.by_shape(&Secret::from(text.to_owned())).is_some();
+    if looks_like_a_key(&set.name) || looks_like_a_key(name.short().as_str()) {
+        return Err(Failure::usage("that is a key, not a name for one; nothing was stored")
+            .hint(format!("{hint}. The key is in the shell's history now: replace it at its provider")));
+    }
+    Ok(Request {
+        name,
+        scope: parse_scope(&set.scope)?,
+        provider: set.provider.clone(),
+        kind: set.kind.clone(),
+        env: set.env.clone(),
+        no_install: set.no_install,
+        hosts: set.hosts.clone(),
+        description: set.description.clone(),
+        label: set.label.clone(),
+    })
+}
+
+/// Where the provider has a host per customer and a person is there, asks for it.
+fn ask_for_host(
+    mut request: Request,
+    value: &Secret,
+    existing: Option<&Stored>,
+    catalogue: &Catalogue,
+    context: &mut Context,
+) -> Outcome<Request> {
+    if request.hosts.is_empty()
+        && let Some(template) = plan::lacks_host(&request, value, existing, catalogue)
+        && let Some(host) = input::line(context, &format!("Your host, of the form {template}:"))?
+    {
+        request.hosts.push(host);
+    }
+    Ok(request)
+}
+
+fn report(stored: &Stored, shape: &SecretShape, before: &[Stored], context: &mut Context) {
+    let output = &mut context.output;
+    let verb = if stored.version == 1 { "stored" } else { "rotated" };
+    output.done(&format!("{verb} {} ({}, version {}) {}", stored.name, stored.kind, stored.version, stored.masked));
+    let Some(provider) = &stored.provider else { return };
+    let siblings = before.iter().filter(|other| other.provider.as_ref() == Some(provider) && other.id != stored.id);
+    let siblings = siblings.count();
+    if stored.version == 1 && siblings > 0 {
+        let profiles = siblings.saturating_add(1);
+        output
+            .say(&format!("{provider} has {profiles} profiles now: when one is out of quota, the next one takes over"));
+    }
+    if stored.version == 1 && before.is_empty() {
+        let agent = if provider.as_str() == "anthropic" { "claude" } else { "COMMAND" };
+        let variable =
+            shape.env.as_deref().map_or_else(String::new, |env| format!(" ({env} holds a placeholder there)"));
+        output.next(&format!("keyferry run -- {agent}{variable}"));
+    }
+}

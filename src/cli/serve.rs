@@ -1,0 +1,159 @@
+//! `serve`: the daemon in the foreground.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::context::Context;
+use super::first_use;
+use super::output::{Failure, Outcome};
+use super::run::in_words;
+use crate::app::{Mode, Options, Running};
+use crate::config::Level;
+use crate::scrub::Redactor;
+use crate::telemetry::trace;
+use crate::tls::Inherited;
+
+/// How long exchanges may go on after the first signal to stop; a second signal ends the wait.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// How often the configuration file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// `keyferry serve`
+pub async fn serve(context: &mut Context) -> Outcome {
+    let (home, config) = (context.home()?, context.config()?);
+    start_messages(&config.log, context)?;
+    config.warnings.0.iter().for_each(|warning| context.output.warn(&warning.to_string()));
+    home.create()?;
+    let vault = first_use::open(context, &home, &config).await?;
+    let config_file = context.config_file()?;
+    // Before the start, so that no signal falls between.
+    let mut stop = [listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?];
+    let mut reload = listen(SignalKind::hangup())?;
+    let running = Running::start(Options {
+        home,
+        config_file: config_file.clone(),
+        config,
+        mode: Mode::Serve,
+        vault,
+        found: Vec::new(),
+        lines_to_stdout: true,
+        inherited: Inherited::from_environment(&|name| context.variable(name).map(ToOwned::to_owned)),
+    })
+    .await?;
+    say_ready(&running, context);
+    let mut watched = Watched::new(&config_file);
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let [terminate, interrupt] = &mut stop;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            // The outcome is in the log, the metrics and the status.
+            _ = reload.recv() => { let _ = running.reload().await; }
+            _ = looks.tick() => if watched.changed(&config_file) { let _ = running.reload().await; },
+        }
+    }
+    context.output.say("stopping; exchanges may finish");
+    let summary = tokio::select! {
+        summary = running.stop(GRACE) => Some(summary),
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+    };
+    match summary {
+        Some(counts) => context.output.say(&format!("stopped: {}", in_words(&counts))),
+        None => context.output.warn("stopped at once: exchanges were cut off"),
+    }
+    Ok(())
+}
+
+fn start_messages(log: &crate::config::LogConfig, context: &Context) -> Outcome {
+    let filter = context.variable(trace::VARIABLE).map(|text| text.to_string_lossy().into_owned());
+    let filter = filter.unwrap_or_else(|| trace::default_filter(level(log.level)));
+    trace::init(&filter, trace::Format::Text, std::sync::Arc::new(Redactor::new()))
+        .map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn level(level: Level) -> &'static str {
+    match level {
+        Level::Error => "error",
+        Level::Warn => "warn",
+        Level::Info => "info",
+        Level::Debug => "debug",
+        Level::Trace => "trace",
+    }
+}
+
+fn listen(kind: SignalKind) -> Outcome<tokio::signal::unix::Signal> {
+    signal(kind).map_err(|error| Failure::new(format!("signals cannot be received: {error}")))
+}
+
+fn say_ready(running: &Running, context: &mut Context) {
+    let listeners = running.listeners();
+    context.output.done(&format!("proxy     {}", listeners.proxy));
+    if let Some(base_url) = listeners.base_url {
+        context.output.done(&format!("base URL  http://{base_url}/PROVIDER/"));
+    }
+    if let Some(admin) = listeners.admin {
+        context.output.done(&format!("admin     http://{admin}/metrics"));
+    }
+    context.output.next("a token for an agent: keyferry agent create NAME; or variables: keyferry env --agent NAME");
+}
+
+/// A file whose changes are noticed when it has come to rest: an editor may write it in several steps.
+struct Watched {
+    taken: Option<Mark>,
+    seen: Option<Mark>,
+}
+
+type Mark = (Option<SystemTime>, u64, u64);
+
+impl Watched {
+    fn new(path: &Path) -> Self {
+        let mark = mark(path);
+        Self { taken: mark, seen: mark }
+    }
+
+    /// Whether the file differs from what was taken last, and looks as it did at the previous look.
+    fn changed(&mut self, path: &Path) -> bool {
+        let now = mark(path);
+        let rested = now == self.seen;
+        self.seen = now;
+        if !rested || now == self.taken {
+            return false;
+        }
+        self.taken = now;
+        true
+    }
+}
+
+fn mark(path: &Path) -> Option<Mark> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok(), metadata.len(), metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_taken_once_and_when_it_has_come_to_rest() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("keyferry.yaml");
+        let mut watched = Watched::new(&file);
+        assert!(!watched.changed(&file));
+        std::fs::write(&file, "a").unwrap();
+        assert!(!watched.changed(&file), "it may still be written");
+        std::fs::write(&file, "ab").unwrap();
+        assert!(!watched.changed(&file));
+        assert!(watched.changed(&file));
+        assert!(!watched.changed(&file));
+        std::fs::remove_file(&file).unwrap();
+        assert!(!watched.changed(&file));
+        assert!(watched.changed(&file), "a file that is gone has changed too");
+    }
+}
