@@ -1,0 +1,145 @@
+//! Two profiles and what moves between them.
+
+use std::time::Duration;
+
+use super::support::*;
+use crate::code::Code;
+use crate::pool::*;
+use crate::provider::outcome::{Class, Outcome, Scope};
+
+#[test]
+fn a_limited_profile_is_left_within_the_request_and_rests_as_long_as_was_said() {
+    let pools = pools();
+    let (sent, end) = run(&pools, ask(&["a", "b"], START), START, |name| {
+        if name == "a" { limited_until(at(90)) } else { Outcome::success() }
+    });
+    assert_eq!(sent, ["a", "b"]);
+    assert!(matches!(end, Step::Forward(_)));
+    let view = pools.state(&profile("a"), at(89));
+    assert_eq!((view.state, view.until, view.reason), (Readiness::Cooling, Some(at(90)), Some("rate-limit")));
+    assert_eq!(state(&pools, "a", at(90)), Readiness::HalfOpen);
+    assert_eq!(state(&pools, "b", at(89)), Readiness::Ready);
+}
+
+#[test]
+fn four_windows_in_turn_climb_the_ladder() {
+    let pools = pools();
+    let mut now = START;
+    for expected in [60, 300, 1500, 3600, 3600] {
+        let (_, _) = run(&pools, ask(&["a"], now), now, |_| limited());
+        let until = pools.state(&profile("a"), now).until.unwrap();
+        assert_eq!(until.since(now).as_secs(), expected);
+        now = until;
+    }
+}
+
+#[test]
+fn when_all_rest_the_answer_says_when_the_first_is_free() {
+    let pools = pools();
+    let ends = |name: &str| limited_until(if name == "a" { at(90) } else { at(30) });
+    let (sent, end) = run(&pools, ask(&["a", "b"], START), START, ends);
+    assert_eq!(sent, ["a", "b"]);
+    let shortage = shortage(end);
+    assert_eq!((shortage.code, shortage.retry_after), (Code::ProfilesCooling, Some(Duration::from_secs(30))));
+    let (sent, end) = run(&pools, ask(&["a", "b"], at(10)), at(10), ends);
+    assert!(sent.is_empty());
+    assert_eq!(super::support::shortage(end).retry_after, Some(Duration::from_secs(20)));
+}
+
+#[test]
+fn a_bare_429_hops_once_and_cools_only_what_the_next_profile_contradicts() {
+    let suspect = || outcome(Class::RequestSuspect, Scope::None);
+    let both = pools();
+    let (sent, end) = run(&both, ask(&["a", "b", "c"], START), START, |_| suspect());
+    assert_eq!(sent, ["a", "b"]);
+    assert!(matches!(end, Step::Forward(_)));
+    assert_eq!(state(&both, "a", START), Readiness::Ready);
+    let one = pools();
+    let (sent, _) =
+        run(&one, ask(&["a", "b"], START), START, |name| if name == "a" { suspect() } else { Outcome::success() });
+    assert_eq!(sent, ["a", "b"]);
+    assert_eq!(one.state(&profile("a"), START).until, Some(at(60)));
+    let alone = pools();
+    let (sent, end) = run(&alone, ask(&["a"], START), START, |_| suspect());
+    assert_eq!(sent, ["a"]);
+    assert!(matches!(end, Step::Forward(_)));
+    assert_eq!(state(&alone, "a", START), Readiness::Ready);
+}
+
+#[test]
+fn a_401_alone_holds_nothing_back_and_is_never_shown_to_the_client() {
+    let pools = pools();
+    let (sent, end) = run(&pools, ask(&["a", "b"], START), START, |_| outcome(Class::AuthInvalid, Scope::Profile));
+    assert_eq!(sent, ["a", "b"]);
+    assert_eq!(shortage(end).code, Code::CredentialsRejected);
+    assert_eq!(state(&pools, "a", START), Readiness::Ready);
+    let doubts = pools.doubts();
+    assert_eq!(doubts.len(), 2);
+    pools.verdict(&doubts[0], Verdict::Refused, START);
+    assert_eq!(state(&pools, doubts[0].profile.name.as_str(), START), Readiness::Disabled);
+    pools.verdict(&doubts[1], Verdict::Works, START);
+    assert_eq!(state(&pools, doubts[1].profile.name.as_str(), START), Readiness::Ready);
+}
+
+#[test]
+fn a_new_value_has_a_clean_record() {
+    let pools = pools();
+    let _ = run(&pools, ask(&["a"], START), START, |_| limited());
+    let mut again = ask(&["a"], START);
+    again.targets[0].candidates[0].fingerprint = [2; 8];
+    let (sent, _) = run(&pools, again, START, |_| Outcome::success());
+    assert_eq!(sent, ["a"]);
+}
+
+#[test]
+fn setup_tokens_come_before_keys_and_an_order_before_both() {
+    let ranked = |now| {
+        let mut ask = ask(&["key", "token"], now);
+        ask.targets[0].candidates[1].rank = 0;
+        ask
+    };
+    let by_rank = pools();
+    for _ in 0..3 {
+        assert_eq!(run(&by_rank, ranked(START), START, |_| Outcome::success()).0, ["token"]);
+    }
+    let ordered = with(PoolSettings { order: vec![profile("key").name], ..PoolSettings::default() });
+    assert_eq!(run(&ordered, ranked(START), START, |_| Outcome::success()).0, ["key"]);
+}
+
+#[test]
+fn state_survives_a_restart_and_an_end_that_passed_meanwhile_is_half_open() {
+    let before = pools();
+    let _ =
+        run(&before, ask(&["a", "b"], START), START, |name| limited_until(if name == "a" { at(90) } else { at(30) }));
+    before.disable(&profile("c"));
+    let rows = before.changed_rows().unwrap();
+    assert_eq!(before.changed_rows(), None);
+    let after = pools();
+    after.restore(&rows, at(40));
+    assert_eq!(after.rows(), rows);
+    assert_eq!(state(&after, "a", at(40)), Readiness::Cooling);
+    assert_eq!(state(&after, "b", at(40)), Readiness::HalfOpen);
+    assert_eq!(state(&after, "c", at(40)), Readiness::Disabled);
+}
+
+#[test]
+fn another_identity_never_takes_over() {
+    let pools = pools();
+    let mut ask = ask(&["a", "b"], START);
+    ask.targets[0].fungible = false;
+    let (sent, end) = run(&pools, ask, START, |_| limited());
+    assert_eq!(sent, ["a"]);
+    assert!(matches!(end, Step::Forward(_)));
+}
+
+#[test]
+fn a_dropped_lease_frees_its_probe() {
+    let pools = pools();
+    let _ = run(&pools, ask(&["a"], START), START, |_| limited());
+    let mut first = pools.attempts(ask(&["a"], at(60)));
+    let probe = send(first.begin(at(60)));
+    let mut second = pools.attempts(ask(&["a"], at(60)));
+    assert_eq!(shortage(second.begin(at(60))).code, Code::ProfilesCooling);
+    drop(probe);
+    assert_eq!(name(&send(second.begin(at(60)))), "a");
+}

@@ -1,0 +1,4 @@
+//! The pool as a caller sees it, on a clock that is set by hand.
+
+mod basics;
+mod support;
