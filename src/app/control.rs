@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admin::{Control, ControlError, Session};
+use crate::app::profiles::profile_json;
 use crate::app::running::Core;
 use crate::app::{installed, parts, snapshot};
 use crate::config;
@@ -47,7 +48,7 @@ impl Control for AppControl {
     fn metrics(&self) -> String {
         let shared = &self.core.shared;
         let now = shared.clock.now();
-        parts::show_profiles(shared);
+        parts::show_profiles(shared, &shared.view.load());
         shared.books.recorder.render(now)
     }
 
@@ -82,13 +83,11 @@ impl Control for AppControl {
     fn profiles(&self) -> Value {
         let now = self.core.shared.clock.now();
         let view = self.core.shared.view.load();
-        let kinds: std::collections::HashMap<ProfileId, String> =
-            view.credentials.all().map(|member| (member.profile.clone(), member.kind.clone())).collect();
-        let states = self.core.shared.pools.states(now);
-        let rows = states
-            .iter()
-            .filter(|state| kinds.contains_key(&state.profile))
-            .map(|state| state.to_json(kinds.get(&state.profile).map_or("", String::as_str)));
+        let pools = &self.core.shared.pools;
+        let mut members: Vec<_> = view.credentials.all().collect();
+        members.sort_by(|a, b| a.profile.cmp(&b.profile));
+        members.dedup_by(|a, b| a.profile == b.profile);
+        let rows = members.iter().map(|member| profile_json(&pools.state(&member.profile, now), &member.kind));
         Value::Array(rows.collect())
     }
 
@@ -101,7 +100,9 @@ impl Control for AppControl {
         }
         let pools = &self.core.shared.pools;
         let (done, change): (Action, fn(&Pools, &ProfileId)) = match action {
-            "reset" => (Action::ProfileReset, Pools::reset),
+            "reset" => (Action::ProfileReset, |pools, id| {
+                let _ = pools.reset(id);
+            }),
             "disable" => (Action::ProfileDisabled, Pools::disable),
             "enable" => (Action::ProfileEnabled, Pools::enable),
             other => return Err(refused(400, format!("unknown action {other}"), None)),
@@ -186,6 +187,7 @@ async fn reload(core: &Arc<Core>) -> Result<Vec<&'static str>, ControlError> {
         let state = core.state.lock();
         config::restart_needed(&state.config, &fresh)
     };
+    core.shared.pools.reconfigure(parts::pool_settings(&fresh));
     core.swap(view);
     let mut state = core.state.lock();
     state.config = fresh;

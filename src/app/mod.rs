@@ -9,9 +9,11 @@ mod installed;
 mod keep;
 mod members;
 mod parts;
+mod profiles;
 mod running;
 mod snapshot;
 
 pub use error::AppError;
 pub use members::{Found, find_in_environment};
+pub use profiles::profile_json;
 pub use running::{Mode, Options, Running};

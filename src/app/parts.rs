@@ -1,6 +1,6 @@
 //! Makes the parts of a proxy, in the order in which they need each other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -15,8 +15,10 @@ use crate::app::installed;
 use crate::app::running::{Core, Mode, Options, State};
 use crate::app::snapshot::{self, Ingredients};
 use crate::clock::Clock;
+use crate::config::{self, Config};
+use crate::id::ProviderId;
 use crate::policy::Fallback;
-use crate::pool::{Pools, Readiness};
+use crate::pool::{Jitter, Ladders, PoolSettings, Pools, Readiness, Strategy};
 use crate::proxy::{Books, Limits, Listener, ListenerKind, Shared, View};
 use crate::scrub::Redactor;
 use crate::source::OpenValues;
@@ -81,9 +83,9 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     let dialer = Dialer::new(screen, resolve, config.upstream.timeouts.connect);
     let upstream = Upstream::new(dialer, trust, spawner.clone());
 
-    let pools = Arc::new(Pools::default());
+    let pools = Pools::new(pool_settings(&config), Jitter::random());
     let rows: Vec<_> = vault.pool_rows().await?.into_iter().map(|row| (row.scope, row.json)).collect();
-    pools.restore(rows, now);
+    pools.restore(&rows, now);
 
     let view = snapshot::build(from).await?;
     let limits = Limits {
@@ -128,20 +130,16 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
 
 /// Tells the metrics which profiles there are.
 pub(super) fn observe(shared: &Shared, view: &View) {
-    for member in view.credentials.all() {
-        shared.pools.know(&member.profile, member.fingerprint);
-    }
     shared.books.recorder.metrics().forget_profiles();
-    show_profiles(shared);
+    show_profiles(shared, view);
 }
 
-/// Brings the figures of the profiles up to date; those of profiles that are gone are not shown.
-pub(super) fn show_profiles(shared: &Shared) {
+/// Brings the figures of the profiles up to date.
+pub(super) fn show_profiles(shared: &Shared, view: &View) {
     let now = shared.clock.now();
-    let view = shared.view.load();
-    let known: HashSet<_> = view.credentials.all().map(|member| &member.profile).collect();
-    for state in shared.pools.states(now).iter().filter(|state| known.contains(&state.profile)) {
-        let shown = match state.readiness {
+    for member in view.credentials.all() {
+        let state = shared.pools.state(&member.profile, now);
+        let shown = match state.state {
             Readiness::Ready => ProfileState::Ready,
             Readiness::Cooling => ProfileState::Cooling,
             Readiness::HalfOpen => ProfileState::HalfOpen,
@@ -149,6 +147,25 @@ pub(super) fn show_profiles(shared: &Shared) {
         };
         shared.books.recorder.metrics().set_profile_state(&state.profile, shown, state.until);
     }
+}
+
+/// The pools' settings, in the pools' own words.
+pub(super) fn pool_settings(config: &Config) -> HashMap<ProviderId, PoolSettings> {
+    let settings = |pool: &config::PoolConfig| PoolSettings {
+        order: pool.order.clone(),
+        strategy: match pool.strategy {
+            config::Strategy::Sticky => Strategy::Sticky,
+            config::Strategy::Priority => Strategy::Priority,
+            config::Strategy::RoundRobin => Strategy::RoundRobin,
+            config::Strategy::LeastUsed => Strategy::LeastUsed,
+        },
+        ladders: match &pool.cooldown {
+            config::Cooldown::Argentos => Ladders::argentos(),
+            config::Cooldown::Ladder(steps) => Ladders::with_steps(steps.clone()),
+        },
+        ..PoolSettings::default()
+    };
+    config.pools.iter().map(|(provider, pool)| (provider.clone(), settings(pool))).collect()
 }
 
 fn said(loaded: &Loaded) -> Option<(Action, String)> {
@@ -159,7 +176,7 @@ fn said(loaded: &Loaded) -> Option<(Action, String)> {
     }
 }
 
-async fn listen(config: &crate::config::Config, mode: Mode) -> Result<(Bound, Listeners), AppError> {
+async fn listen(config: &Config, mode: Mode) -> Result<(Bound, Listeners), AppError> {
     let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let address = |configured: SocketAddr| if mode == Mode::Run { free } else { configured };
     let fail = |address: SocketAddr, key: &'static str| move |source| AppError::Listen { address, key, source };

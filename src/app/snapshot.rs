@@ -11,6 +11,7 @@ use crate::message::pattern::HostPattern;
 use crate::placeholder::Minter;
 use crate::policy::{Fallback, Policy};
 use crate::provider::Catalogue;
+use crate::provider::outcome::Rulebook;
 use crate::proxy::View;
 use crate::source::{Credentials, Member, OpenValues};
 use crate::vault::Vault;
@@ -63,5 +64,6 @@ pub(super) async fn build(from: Ingredients<'_>) -> Result<View, AppError> {
     let orders: HashMap<_, _> =
         from.config.pools.iter().map(|(provider, pool)| (provider.clone(), pool.order.clone())).collect();
     let names = agents.names();
-    Ok(View { policy, catalogue: Arc::clone(from.catalogue), agents, names, credentials, orders })
+    let rules = Rulebook::embedded();
+    Ok(View { policy, catalogue: Arc::clone(from.catalogue), agents, names, rules, credentials, orders })
 }

@@ -2,12 +2,15 @@
 //!
 //! Invariant: the state that is shown and changed here is the one that the next process begins with.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::output::{Failure, Outcome};
+use crate::app::profile_json;
 use crate::id::ProfileId;
-use crate::pool::Pools;
+use crate::pool::{Jitter, Pools};
 use crate::telemetry::Action;
 use crate::vault::{PoolRow, Stored, Vault};
 
@@ -18,11 +21,11 @@ use crate::vault::{PoolRow, Stored, Vault};
 pub async fn profiles(context: &Context) -> Outcome<Value> {
     let (home, config) = (context.home()?, context.config()?);
     let Some(vault) = context.vault(&home, &config).await? else { return Ok(json!([])) };
-    let states = restored(&vault, context).await?.states(context.now());
+    let pools = restored(&vault, context).await?;
     let stored = vault.list().await?;
-    let rows = stored.iter().filter_map(|stored| Some((profile_of(stored)?, stored))).map(|(profile, stored)| {
-        let known = states.iter().find(|state| state.profile == profile);
-        known.map_or_else(|| untouched(&profile, stored), |state| state.to_json(&stored.kind))
+    let rows = stored.iter().filter_map(|stored| {
+        let state = pools.state(&profile_of(stored)?, context.now());
+        Some(profile_json(&state, &stored.kind))
     });
     Ok(Value::Array(rows.collect()))
 }
@@ -41,7 +44,9 @@ pub async fn change(profile: &ProfileId, action: Action, context: &mut Context) 
     match action {
         Action::ProfileDisabled => pools.disable(profile),
         Action::ProfileEnabled => pools.enable(profile),
-        _ => pools.reset(profile),
+        _ => {
+            let _ = pools.reset(profile);
+        }
     }
     if let Some(rows) = pools.changed_rows() {
         let rows = rows.into_iter().map(|(scope, json)| PoolRow { scope, json }).collect();
@@ -51,27 +56,13 @@ pub async fn change(profile: &ProfileId, action: Action, context: &mut Context) 
 }
 
 async fn restored(vault: &Vault, context: &Context) -> Outcome<Pools> {
-    let pools = Pools::default();
-    let rows = vault.pool_rows().await?.into_iter().map(|row| (row.scope, row.json));
-    pools.restore(rows, context.now());
+    let pools = Pools::new(HashMap::new(), Jitter::none());
+    let rows: Vec<_> = vault.pool_rows().await?.into_iter().map(|row| (row.scope, row.json)).collect();
+    pools.restore(&rows, context.now());
     Ok(pools)
 }
 
 /// A credential of a provider is a profile of its pool.
 fn profile_of(stored: &Stored) -> Option<ProfileId> {
     Some(ProfileId { provider: stored.provider.clone()?, name: stored.name.short().clone() })
-}
-
-fn untouched(profile: &ProfileId, stored: &Stored) -> Value {
-    json!({
-        "profile": profile.to_string(),
-        "provider": profile.provider.as_str(),
-        "type": stored.kind,
-        "state": "ready",
-        "until": null,
-        "reason": null,
-        "level": 0,
-        "last_used": null,
-        "holds": [],
-    })
 }

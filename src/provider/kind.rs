@@ -12,6 +12,7 @@ use regex::bytes::Regex;
 use serde::Deserialize;
 
 use super::scheme::{Carrier, Form, InjectError, Template, Values};
+use crate::code::Code;
 use crate::id::ProviderId;
 use crate::message::origin::Origin;
 use crate::message::path::Path;
@@ -28,6 +29,22 @@ pub enum Family {
     Anthropic,
     /// `{"error":{"type":"rate_limit_error","code":...}}`
     OpenAi,
+}
+
+impl Family {
+    /// The family's own word for what one of our codes says, where it has one.
+    #[must_use]
+    pub fn error_word(self, code: Code) -> Option<&'static str> {
+        let word = match (self, code) {
+            (_, Code::ProfilesCooling | Code::AgentRateLimited) => "rate_limit_error",
+            (Self::Anthropic, Code::BillingExhausted) => "billing_error",
+            (Self::OpenAi, Code::BillingExhausted) => "insufficient_quota",
+            (Self::Anthropic, Code::UpstreamOverloaded | Code::Overloaded) => "overloaded_error",
+            (Self::OpenAi, Code::UpstreamOverloaded | Code::Overloaded) => "server_error",
+            _ => return None,
+        };
+        Some(word)
+    }
 }
 
 /// A service that agents call.

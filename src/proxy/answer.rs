@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE,
-};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE};
 use http::{Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
@@ -21,6 +19,7 @@ use crate::proxy::account::Account;
 use crate::proxy::delivery::{Delivery, Parts};
 use crate::proxy::limits::{ERROR_BODY, ERROR_BODY_WAIT, SCRUB_WHOLE};
 use crate::proxy::respond::Answer;
+use crate::proxy::watch::Watch;
 use crate::scrub::{Patterns, scrub_fields};
 use crate::upstream::Kept;
 use crate::upstream::body::Upload;
@@ -45,8 +44,16 @@ pub enum Credentialed {
     Yes(Option<Arc<Patterns>>),
 }
 
-/// Reads so much of an error's body as is needed to judge it.
-pub async fn peek_error(received: &mut Received) {
+/// How an answer goes on.
+pub struct Way {
+    /// Whether a credential went out.
+    pub credentialed: Credentialed,
+    /// What looks at it on its way.
+    pub watch: Option<Watch>,
+}
+
+/// Reads so much of a body as is needed to judge an answer.
+pub async fn peek_body(received: &mut Received) {
     let mut buffer = BytesMut::new();
     let read = async {
         while buffer.len() < ERROR_BODY {
@@ -71,11 +78,12 @@ pub async fn peek_error(received: &mut Received) {
 pub async fn deliver(
     received: Received,
     method: &Method,
-    credentialed: Credentialed,
+    way: Way,
     upload: Upload,
     idle: Duration,
     mut account: Account,
 ) -> Result<Response<Delivery>, (Answer, Account)> {
+    let Way { credentialed, watch } = way;
     let Received { mut head, prefix, body, kept } = received;
     // A 407 would have the agent send its proxy token onward; a 101 was never asked for (PX-43, PX-48).
     if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED || head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -106,62 +114,52 @@ pub async fn deliver(
     }
     account.first_byte();
     match patterns {
-        Some(patterns) if !bodiless => scrubbed(head, prefix, body, kept, patterns, upload, idle, account).await,
+        Some(patterns) if !bodiless => {
+            let parts = Parts {
+                prefix: Some(prefix),
+                source: body,
+                patterns: Some(patterns),
+                watch,
+                account,
+                kept,
+                upload,
+                idle,
+            };
+            scrubbed(head, parts).await
+        }
         _ => {
             if body.is_end_stream() && *method != Method::HEAD && !prefix.is_empty() {
                 // The whole body was read for judging: its length is known however it came.
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(prefix.len()));
             }
-            let parts = Parts { prefix: Some(prefix), source: body, patterns: None, account, kept, upload, idle };
+            let parts =
+                Parts { prefix: Some(prefix), source: body, patterns: None, watch, account, kept, upload, idle };
             Ok(Response::from_parts(head, Delivery::stream(parts)))
         }
     }
 }
 
-#[allow(clippy::too_many_arguments, reason = "the parts of one response, taken apart just above")]
-async fn scrubbed(
-    mut head: http::response::Parts,
-    prefix: Bytes,
-    body: Incoming,
-    mut kept: Kept,
-    patterns: Arc<Patterns>,
-    upload: Upload,
-    idle: Duration,
-    mut account: Account,
-) -> Result<Response<Delivery>, (Answer, Account)> {
+async fn scrubbed(mut head: http::response::Parts, mut parts: Parts) -> Result<Response<Delivery>, (Answer, Account)> {
     let length = head.headers.remove(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_none_or(|length| length > SCRUB_WHOLE) {
-        let parts = Parts { prefix: Some(prefix), source: body, patterns: Some(patterns), account, kept, upload, idle };
+    let Some(patterns) = parts.patterns.clone().filter(|_| length.is_some_and(|length| length <= SCRUB_WHOLE)) else {
         return Ok(Response::from_parts(head, Delivery::stream(parts)));
-    }
+    };
     // Short and of known length: scrubbed whole, so that the agent gets an exact length again.
-    let mut whole = BytesMut::from(&prefix[..]);
-    let mut body = body;
-    loop {
-        match tokio::time::timeout(idle, body.frame()).await {
-            Err(_) => return Err((Answer::of(Code::UpstreamTimeout), account)),
-            Ok(Some(Err(_))) => return Err((Answer::of(Code::UpstreamUnreachable), account)),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    whole.extend_from_slice(&data);
-                }
-            }
-            Ok(None) => break,
-        }
-    }
+    let mut whole = match whole(&mut parts).await {
+        Ok(whole) => whole,
+        Err(code) => return Err((Answer::of(code), parts.account)),
+    };
+    let Parts { mut account, mut kept, upload, watch, .. } = parts;
     kept.give_back();
-    let mut whole = whole.freeze();
+    if let Some(mut watch) = watch {
+        watch.see(&whole);
+        watch.end();
+    }
     if let Some((clean, hits)) = patterns.scrub(&whole) {
         whole = clean;
         account.record().redactions = account.record().redactions.saturating_add(hits);
         // They were made over other bytes.
-        for name in [
-            ETAG,
-            HeaderName::from_static("content-md5"),
-            HeaderName::from_static("digest"),
-            HeaderName::from_static("content-digest"),
-            HeaderName::from_static("repr-digest"),
-        ] {
+        for name in ["etag", "content-md5", "digest", "content-digest", "repr-digest"] {
             head.headers.remove(name);
         }
     }
@@ -169,6 +167,23 @@ async fn scrubbed(
     account.record().bytes_out = u64::try_from(whole.len()).unwrap_or(u64::MAX);
     account.record().bytes_in = upload.received();
     Ok(Response::from_parts(head, Delivery::own(whole)))
+}
+
+/// Reads a body to its end; it was announced to be short.
+async fn whole(parts: &mut Parts) -> Result<Bytes, Code> {
+    let mut whole = BytesMut::from(parts.prefix.take().unwrap_or_default().as_ref());
+    loop {
+        match tokio::time::timeout(parts.idle, parts.source.frame()).await {
+            Err(_) => return Err(Code::UpstreamTimeout),
+            Ok(Some(Err(_))) => return Err(Code::UpstreamUnreachable),
+            Ok(Some(Ok(frame))) => {
+                if let Ok(data) = frame.into_data() {
+                    whole.extend_from_slice(&data);
+                }
+            }
+            Ok(None) => return Ok(whole.freeze()),
+        }
+    }
 }
 
 /// What would give the agent a session of the credential's own, or send it into a login (EX-29, EX-30).

@@ -1,7 +1,7 @@
 //! Carries a permitted exchange to its upstream: with one profile after another where a credential is needed.
 //!
-//! Invariant: connect and verify, then audit, then open the secret and inject, then send. No byte of an answer has
-//! gone to the agent while another profile may still be tried.
+//! Invariant: no byte of an answer has gone to the agent while another profile may still be tried; what the pool
+//! says is done, and nothing is decided here.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,21 +10,23 @@ use http::Response;
 
 use crate::agent::Agent;
 use crate::code::Code;
-use crate::id::ProfileId;
 use crate::policy::{Action, Permit};
-use crate::provider::outcome::{self, Class, Outcome};
-use crate::provider::{self, Injected, Provider, Stripped};
+use crate::pool::{Ask, Candidate, Committed, Renewed, Shortage, Step, Target};
+use crate::provider::outcome::{Outcome, Scanner};
+use crate::provider::{Provider, Stripped};
 use crate::proxy::account::Account;
-use crate::proxy::answer::{self, Credentialed, Received};
+use crate::proxy::answer::{self, Credentialed, Received, Way};
+use crate::proxy::attempt::{self, Failure};
 use crate::proxy::delivery::Delivery;
+use crate::proxy::facts::{self, Facts};
+use crate::proxy::limits::{ASK_BODY, ATTEMPTS};
 use crate::proxy::respond::Answer;
 use crate::proxy::state::{Shared, View};
+use crate::proxy::watch::{self, Watch};
 use crate::scrub::Patterns;
-use crate::source::{Member, Opened};
-use crate::telemetry::{AttemptRecord, Intent};
-use crate::tls::Verified;
+use crate::source::Member;
+use crate::telemetry::AttemptRecord;
 use crate::upstream::body::Upload;
-use crate::upstream::{Channel, ConnectError, Freshness, Key, SendError};
 
 /// A permitted exchange, stripped of everything that must not go on.
 pub struct Carried {
@@ -40,198 +42,126 @@ pub struct Carried {
     pub upload: Upload,
 }
 
-/// Upstream sends for one exchange, every kind of them counted.
-const MOST_ATTEMPTS: usize = 4;
+type Ended = Result<Response<Delivery>, (Answer, Account)>;
+
+/// What the last attempt brought.
+enum Brought {
+    Reply(Box<Reply>),
+    Failure(Answer),
+}
+
+struct Reply {
+    received: Received,
+    patterns: Option<Arc<Patterns>>,
+    scanner: Option<Scanner>,
+}
 
 /// Carries it, and gives back the response or the answer in its place.
 ///
 /// # Errors
 /// An [`Answer`] with the account to close.
-pub async fn run(shared: &Shared, carried: Carried, account: Account) -> Result<Response<Delivery>, (Answer, Account)> {
+pub async fn run(shared: &Shared, carried: Carried, account: Account) -> Ended {
     match carried.provider.clone() {
         None => forward(shared, carried, account).await,
-        Some(provider) => inject(shared, carried, &provider, account).await,
+        Some(provider) => with_credential(shared, carried, &provider, account).await,
     }
 }
 
-/// Without a credential.
-async fn forward(
-    shared: &Shared,
-    carried: Carried,
-    mut account: Account,
-) -> Result<Response<Delivery>, (Answer, Account)> {
-    let key = Key { origin: carried.permit.origin().clone(), partition: carried.agent.name().as_str().into() };
-    let make = |channel: &Channel| match channel.verified() {
-        Some(verified) => {
-            provider::forward(carried.stripped.clone(), verified).map_err(|_| Answer::of(Code::BadRequest))
-        }
-        None => {
-            provider::forward_cleartext(carried.stripped.clone(), &key.origin).map_err(|_| Answer::of(Code::BadRequest))
-        }
-    };
+async fn forward(shared: &Shared, carried: Carried, mut account: Account) -> Ended {
     let begun = Instant::now();
-    let received = match attempt(shared, &key, &carried.upload, make, &mut account).await {
-        Ok(received) => received,
-        Err(answer) => return Err((answer, account)),
-    };
+    let sent = attempt::plain(shared, &carried, &mut account).await;
     account.record().upstream = Some(begun.elapsed());
-    let method = carried.stripped.method().clone();
-    answer::deliver(received, &method, Credentialed::No, carried.upload, shared.limits.idle, account).await
+    match sent {
+        Ok(received) => {
+            let way = Way { credentialed: Credentialed::No, watch: None };
+            answer::deliver(received, carried.stripped.method(), way, carried.upload, shared.limits.idle, account).await
+        }
+        Err(Failure::Unreached(answer) | Failure::Broken(answer) | Failure::Ours(answer)) => Err((answer, account)),
+    }
 }
 
-/// With a credential, and another where the first is spent.
-async fn inject(
-    shared: &Shared,
-    carried: Carried,
-    provider: &Provider,
-    mut account: Account,
-) -> Result<Response<Delivery>, (Answer, Account)> {
+async fn with_credential(shared: &Shared, carried: Carried, provider: &Provider, mut account: Account) -> Ended {
     let view = Arc::clone(&carried.view);
     let members = candidates(&view, &carried, provider);
     if members.is_empty() {
         return Err((missing(&carried, provider), account));
     }
-    let mut tried: Vec<ProfileId> = Vec::new();
-    let mut suspects: Vec<ProfileId> = Vec::new();
-    let mut last: Option<(Received, Option<Arc<Patterns>>, Class)> = None;
+    let rules = view.rules.of(&provider.id);
+    let ask = ask(shared, &carried, provider, &members).await;
+    let mut attempts = shared.pools.attempts(ask);
+    let mut brought = None;
+    let mut step = attempts.begin(shared.clock.now());
     loop {
-        let now = shared.clock.now();
-        let open = members.iter().map(|member| &member.profile).filter(|profile| !tried.contains(profile));
-        let next = shared.pools.first_ready(open, now);
-        let member = next.ok().and_then(|profile| members.iter().find(|member| member.profile == *profile));
-        let Some(member) = member else {
-            return exhausted(shared, carried, provider, &members, last, account).await;
-        };
-        tried.push(member.profile.clone());
-        account.record().profile = Some(member.profile.clone());
-        let begun = Instant::now();
-        let sent = one_profile(shared, &carried, provider, member, &mut account).await;
-        let (mut received, patterns) = match sent {
-            Ok(ready) => ready,
-            Err(answer) => {
-                note(&mut account, member, None, answer.code.as_str(), begun.elapsed());
-                return Err((answer, account));
-            }
-        };
-        let status = received.head.status.as_u16();
-        if status >= 400 {
-            answer::peek_error(&mut received).await;
-        }
-        let judged = outcome::judge(&received.head, &received.prefix);
-        note(&mut account, member, Some(status), judged.class.as_str(), begun.elapsed());
-        account.record().upstream = Some(begun.elapsed());
-        shared.pools.settle(&member.profile, &judged, now, shared.clock.now());
-        match judged.class {
-            // A bare refusal blames nobody until the same request has worked with another profile.
-            Class::RequestSuspect => suspects.push(member.profile.clone()),
-            Class::Success => {
-                let throttled = Outcome { class: Class::RateLimit, reset: None };
-                for suspect in &suspects {
-                    shared.pools.settle(suspect, &throttled, now, shared.clock.now());
+        step = match step {
+            Step::Send(lease) => {
+                let Some(member) = members.get(lease.candidate()) else {
+                    return Err((Answer::of(Code::Internal), account));
+                };
+                account.record().profile = Some(member.profile.clone());
+                let begun = Instant::now();
+                let sent = attempt::with_profile(shared, &carried, provider, member, &mut account).await;
+                let (outcome, reply) = match sent {
+                    Ok((mut received, patterns)) => {
+                        let (outcome, scanner) = watch::judge(&mut received, &rules, shared.clock.now()).await;
+                        (outcome, Brought::Reply(Box::new(Reply { received, patterns, scanner })))
+                    }
+                    Err(Failure::Unreached(answer)) => (Outcome::unreached(), Brought::Failure(answer)),
+                    Err(Failure::Broken(answer)) => (Outcome::broken(), Brought::Failure(answer)),
+                    Err(Failure::Ours(answer)) => return Err((answer, account)),
+                };
+                note(&mut account, member, &reply, &outcome, begun.elapsed());
+                account.record().upstream = Some(begun.elapsed());
+                brought = Some(reply);
+                if !carried.upload.replayable() {
+                    attempts.cannot_repeat();
                 }
+                attempts.settle(lease, &outcome, shared.clock.now())
             }
-            _ => {}
-        }
-        let another = !matches!(judged.class, Class::Success | Class::NotOurs)
-            && provider.fungible
-            && carried.upload.replayable()
-            && tried.len() < MOST_ATTEMPTS;
-        if !another {
-            return finish(shared, carried, received, patterns, account).await;
-        }
-        last = Some((received, patterns, judged.class));
-    }
-}
-
-/// One profile's try: connect and verify, then audit, then open, then inject, then send.
-async fn one_profile(
-    shared: &Shared,
-    carried: &Carried,
-    provider: &Provider,
-    member: &Member,
-    account: &mut Account,
-) -> Result<(Received, Option<Arc<Patterns>>), Answer> {
-    let agent = carried.agent.name();
-    let origin = carried.permit.origin();
-    let key = Key { origin: origin.clone(), partition: format!("{agent} {}", member.profile).into() };
-    let id = account.id();
-    let mut patterns = None;
-    let make = |channel: &Channel| {
-        let verified = channel.verified().ok_or_else(|| Answer::of(Code::CleartextRefused))?;
-        let intent = Intent {
-            at: shared.clock.now(),
-            request_id: id,
-            agent,
-            profile: &member.profile,
-            version: member.version,
-            host: origin.host(),
-            port: origin.port(),
-            method: carried.stripped.method(),
-            path: carried.path.as_str(),
+            Step::Wait(wait) => {
+                let pause = wait.until.since(shared.clock.now());
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = wait.woken => {}
+                }
+                attempts.resume(shared.clock.now())
+            }
+            // No kind of credential can be renewed yet, and the ask says so.
+            Step::Renew(renewal) => attempts.renewed(&renewal, Renewed::Failed, shared.clock.now()),
+            Step::Forward(committed) => return finish(shared, carried, &rules, brought, committed, account).await,
+            Step::Answer(shortage) => return Err((said(&carried, provider, &shortage), account)),
         };
-        let witness = shared.audit.intent(intent).map_err(|error| {
-            tracing::error!(%error, "the audit log cannot be written");
-            Answer::of(Code::AuditUnavailable)
-        })?;
-        let (ready, how) = carried.view.credentials.open(agent, member).map_err(|error| {
-            tracing::error!(profile = %member.profile, %error, "a credential does not open");
-            Answer::of(error.code())
-        })?;
-        if how == Opened::Decrypted {
-            shared.books.recorder.metrics().vault_decrypted();
-        }
-        let injected =
-            provider::inject(&carried.stripped, provider, &ready.credential, verified, &witness).map_err(|error| {
-                tracing::error!(profile = %member.profile, %error, "a credential could not be put in");
-                Answer::saying(Code::PolicyDenied, "the credential is not for this host or cannot be put in")
-            })?;
-        patterns = carried.permit.scrub().then(|| ready.patterns(injected.secrets()));
-        Ok(injected)
-    };
-    let received = attempt(shared, &key, &carried.upload, make, account).await?;
-    Ok((received, patterns))
-}
-
-/// One request on one channel; a waiting connection that turns out to be closed is replaced once.
-async fn attempt(
-    shared: &Shared,
-    key: &Key,
-    upload: &Upload,
-    mut make: impl FnMut(&Channel) -> Result<Injected, Answer>,
-    account: &mut Account,
-) -> Result<Received, Answer> {
-    let mut freshness = Freshness::Any;
-    loop {
-        let channel = shared.upstream.channel(key, freshness).await.map_err(|error| unconnected(&error, account))?;
-        account.record().upstream_protocol = Some(channel.protocol());
-        account.record().upstream_tls = channel.verified().map(tls_words);
-        let reused = channel.reused();
-        let request = make(&channel)?;
-        match tokio::time::timeout(shared.limits.response, channel.send(request, upload.attempt())).await {
-            Err(_) => return Err(Answer::of(Code::UpstreamTimeout)),
-            Ok(Err(SendError::NotSent)) if reused => freshness = Freshness::New,
-            Ok(Err(error)) => {
-                account.record().detail = Some(error.to_string());
-                return Err(Answer::of(error.code()));
-            }
-            Ok(Ok((response, kept))) => {
-                let (head, body) = response.into_parts();
-                return Ok(Received { head, prefix: bytes::Bytes::new(), body, kept });
-            }
-        }
     }
 }
 
-fn tls_words(verified: &Verified) -> String {
-    format!("{} {}", verified.version(), verified.group().unwrap_or(""))
+/// What this request asks of its pool.
+async fn ask(shared: &Shared, carried: &Carried, provider: &Provider, members: &[&Member]) -> Ask {
+    let held = carried.upload.gather(ASK_BODY).await;
+    let (method, fields) = (carried.stripped.method(), carried.stripped.fields());
+    let facts = Facts::read(carried.agent.name(), &carried.path, fields, held.as_deref().unwrap_or(&[]));
+    let candidate = |member: &&Member| Candidate {
+        profile: member.profile.clone(),
+        rank: member.rank,
+        fingerprint: member.fingerprint,
+        renewable: false,
+    };
+    let target = Target {
+        provider: provider.id.clone(),
+        fungible: provider.fungible && !facts.keyed,
+        candidates: members.iter().map(candidate).collect(),
+    };
+    let now = shared.clock.now();
+    Ask {
+        session: facts.session,
+        model: facts.model,
+        path: Some(Arc::from(carried.path.as_str())),
+        repeat: facts::repeat(method, carried.upload.replayable()),
+        bound: facts.bound,
+        patient: !facts.retried,
+        ..Ask::to(target, now.plus(ATTEMPTS))
+    }
 }
 
-fn unconnected(error: &ConnectError, account: &mut Account) -> Answer {
-    account.record().detail = Some(error.to_string());
-    Answer::of(error.code())
-}
-
-/// The members of the pool that this exchange may use, first choice first.
+/// The members of the pool that this exchange may use.
 fn candidates<'v>(view: &'v View, carried: &Carried, provider: &Provider) -> Vec<&'v Member> {
     let only = match carried.permit.action() {
         Action::Inject { profile, .. } => profile.as_ref(),
@@ -254,39 +184,47 @@ fn candidates<'v>(view: &'v View, carried: &Carried, provider: &Provider) -> Vec
     members
 }
 
-/// Passes the upstream's answer on; one that blames our credential is not the agent's to see.
+/// Passes on what the last attempt brought.
 async fn finish(
     shared: &Shared,
     carried: Carried,
-    received: Received,
-    patterns: Option<Arc<Patterns>>,
+    rules: &Arc<crate::provider::outcome::Rules>,
+    brought: Option<Brought>,
+    committed: Committed,
     account: Account,
-) -> Result<Response<Delivery>, (Answer, Account)> {
-    if received.head.status == http::StatusCode::UNAUTHORIZED {
-        return Err((Answer::of(Code::CredentialsRejected), account));
+) -> Ended {
+    match brought {
+        None => Err((Answer::of(Code::Internal), account)),
+        Some(Brought::Failure(answer)) => Err((answer, account)),
+        Some(Brought::Reply(reply)) => {
+            let Reply { received, patterns, scanner } = *reply;
+            // An upstream's refusal of our credential is not the agent's to see: it would begin a login.
+            if received.head.status == http::StatusCode::UNAUTHORIZED {
+                return Err((Answer::of(Code::CredentialsRejected), account));
+            }
+            carried.upload.commit();
+            let watch = Watch::new(rules, &received, scanner, committed, &shared.clock);
+            let way = Way { credentialed: Credentialed::Yes(patterns), watch };
+            answer::deliver(received, carried.stripped.method(), way, carried.upload, shared.limits.idle, account).await
+        }
     }
-    carried.upload.commit();
-    let method = carried.stripped.method().clone();
-    answer::deliver(received, &method, Credentialed::Yes(patterns), carried.upload, shared.limits.idle, account).await
 }
 
-/// Every profile was tried or is cooling.
-async fn exhausted(
-    shared: &Shared,
-    carried: Carried,
-    provider: &Provider,
-    members: &[&Member],
-    last: Option<(Received, Option<Arc<Patterns>>, Class)>,
-    account: Account,
-) -> Result<Response<Delivery>, (Answer, Account)> {
-    let now = shared.clock.now();
-    if let Some((received, patterns, Class::RequestSuspect)) = last {
-        return finish(shared, carried, received, patterns, account).await;
-    }
-    let earliest = shared.pools.first_ready(members.iter().map(|member| &member.profile), now).err().flatten();
-    let wait = earliest.map(|at| at.since(now)).unwrap_or(Duration::from_secs(1));
-    let answer = Answer::saying(Code::ProfilesCooling, format!("every profile of {} is cooling down", provider.id));
-    Err((answer.after(Some(wait)), account))
+/// The answer where no profile is left, with the provider's own word for it.
+fn said(carried: &Carried, provider: &Provider, shortage: &Shortage) -> Answer {
+    let names: Vec<String> = shortage.profiles.iter().map(ToString::to_string).collect();
+    let message = match shortage.code {
+        Code::ProfilesCooling => format!("every profile of {} is cooling down", provider.id),
+        Code::BillingExhausted => format!("every profile of {} is out of credit", provider.id),
+        Code::CredentialsRejected => format!("{} refused every profile", provider.id),
+        other => other.explanation().to_owned(),
+    };
+    tracing::info!(agent = %carried.agent.name(), code = %shortage.code, profiles = %names.join(" "), "no profile is left");
+    let word = provider.family.and_then(|family| family.error_word(shortage.code));
+    Answer::saying(shortage.code, message)
+        .hint("ask the operator to run: keyferry profile list")
+        .after(shortage.retry_after)
+        .word(word)
 }
 
 fn missing(carried: &Carried, provider: &Provider) -> Answer {
@@ -296,7 +234,11 @@ fn missing(carried: &Carried, provider: &Provider) -> Answer {
         .hint(format!("ask the operator to run: keyferry secret set {}:NAME", provider.id))
 }
 
-fn note(account: &mut Account, member: &Member, status: Option<u16>, outcome: &'static str, took: Duration) {
-    let attempt = AttemptRecord { profile: member.profile.clone(), status, outcome, took };
+fn note(account: &mut Account, member: &Member, reply: &Brought, outcome: &Outcome, took: Duration) {
+    let status = match reply {
+        Brought::Reply(reply) => Some(reply.received.head.status.as_u16()),
+        Brought::Failure(_) => None,
+    };
+    let attempt = AttemptRecord { profile: member.profile.clone(), status, outcome: outcome.label(), took };
     account.record().attempts.push(attempt);
 }

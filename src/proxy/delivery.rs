@@ -17,6 +17,7 @@ use tokio::time::Sleep;
 
 use crate::code::Code;
 use crate::proxy::account::Account;
+use crate::proxy::watch::Watch;
 use crate::scrub::{Patterns, Scrubber, scrub_fields};
 use crate::upstream::Kept;
 use crate::upstream::body::Upload;
@@ -57,6 +58,8 @@ pub struct Parts {
     pub source: Incoming,
     /// What it is searched for; `None` passes it through untouched.
     pub patterns: Option<Arc<Patterns>>,
+    /// What looks at it on its way.
+    pub watch: Option<Watch>,
     /// The exchange's account.
     pub account: Account,
     /// The upstream's connection.
@@ -71,6 +74,7 @@ struct Stream {
     prefix: Option<Bytes>,
     source: Incoming,
     scrub: Option<(Arc<Patterns>, Scrubber)>,
+    watch: Option<Watch>,
     trailers: Option<http::HeaderMap>,
     stage: Stage,
     account: Account,
@@ -104,11 +108,12 @@ impl Delivery {
     /// The upstream's body, streamed.
     #[must_use]
     pub fn stream(parts: Parts) -> Self {
-        let Parts { prefix, source, patterns, account, kept, upload, idle } = parts;
+        let Parts { prefix, source, patterns, watch, account, kept, upload, idle } = parts;
         let mut stream = Stream {
             prefix: prefix.filter(|prefix| !prefix.is_empty()),
             source,
             scrub: patterns.map(|patterns| (Arc::clone(&patterns), Scrubber::new(patterns))),
+            watch,
             trailers: None,
             stage: Stage::Body,
             account,
@@ -177,6 +182,9 @@ impl Stream {
             match next {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
+                        if let Some(watch) = &mut self.watch {
+                            watch.see(&data);
+                        }
                         let ready = match &mut self.scrub {
                             None => data,
                             Some((_, scrubber)) => scrubber.push(data),
@@ -247,6 +255,9 @@ impl Stream {
     /// The clean end.
     fn settle(&mut self) {
         self.stage = Stage::Done;
+        if let Some(watch) = &mut self.watch {
+            watch.end();
+        }
         self.kept.give_back();
     }
 }

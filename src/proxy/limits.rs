@@ -39,5 +39,11 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(120);
 pub const SCRUB_WHOLE: u64 = 64 * 1024;
 /// So much of an error answer's body is looked at before it is passed on.
 pub const ERROR_BODY: usize = 64 * 1024;
+/// A request body of known length up to this is read before a profile is chosen: it names the model.
+pub const ASK_BODY: u64 = 1024 * 1024;
+/// No further attempt and no waiting for a profile after this.
+pub const ATTEMPTS: Duration = Duration::from_secs(60);
+/// An event stream is held for this long at most until its first event with content.
+pub const PEEK_WAIT: Duration = Duration::from_secs(2);
 /// An error body that trickles is judged by what came in this time.
 pub const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);

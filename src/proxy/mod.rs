@@ -4,15 +4,18 @@
 
 mod account;
 mod answer;
+mod attempt;
 mod carry;
 mod delivery;
 mod exchange;
+mod facts;
 mod limits;
 mod listen;
 mod respond;
 mod state;
 mod target;
 mod tunnel;
+mod watch;
 
 pub use account::{Books, Counts, Totals};
 pub use delivery::Delivery;

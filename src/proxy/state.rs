@@ -15,6 +15,7 @@ use crate::id::{AgentName, ProviderId, ShortName};
 use crate::policy::Policy;
 use crate::pool::Pools;
 use crate::provider::Catalogue;
+use crate::provider::outcome::Rulebook;
 use crate::proxy::account::Books;
 use crate::proxy::limits::Limits;
 use crate::source::{Credentials, Member};
@@ -34,6 +35,8 @@ pub struct View {
     pub agents: Agents,
     /// Their names, for placeholders on the base-URL listener.
     pub names: Vec<AgentName>,
+    /// What answers mean.
+    pub rules: Rulebook,
     /// The credentials, unopened.
     pub credentials: Credentials,
     /// The operator's order of each pool.
@@ -65,7 +68,7 @@ pub struct Shared {
     /// The snapshot.
     pub view: ArcSwap<View>,
     /// Which profile now.
-    pub pools: Arc<Pools>,
+    pub pools: Pools,
     /// Connections to upstreams.
     pub upstream: Upstream,
     /// Our own certificates.

@@ -49,11 +49,15 @@ pub enum UploadError {
 
 struct Shared {
     source: Option<Incoming>,
+    /// Why the body broke off while it was read ahead; the next attempt says so.
+    broken: Option<hyper::Error>,
     held: Vec<Held>,
     held_bytes: usize,
     limit: usize,
     replayable: bool,
     attempt: u32,
+    /// How many of the held frames the newest attempt has sent.
+    position: usize,
     received: u64,
     budget: Arc<Budget>,
 }
@@ -65,20 +69,70 @@ enum Held {
     Trailers(http::HeaderMap),
 }
 
+impl Held {
+    fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+}
+
 impl Shared {
+    /// Reads from the agent until its body has ended, has failed, or can no longer be held.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.replayable {
+            let Some(source) = self.source.as_mut() else { return Poll::Ready(()) };
+            if source.is_end_stream() {
+                self.source = None;
+                return Poll::Ready(());
+            }
+            match std::task::ready!(Pin::new(source).poll_frame(cx)) {
+                None => self.source = None,
+                Some(Err(error)) => {
+                    self.source = None;
+                    self.broken = Some(error);
+                }
+                Some(Ok(frame)) => {
+                    // Nobody has sent it yet, so it is kept whether or not the budget has room for it; without room
+                    // no more is read ahead and there is one attempt.
+                    let frame = self.take_in(frame);
+                    self.replayable = self.account(&frame);
+                    self.held.push(frame);
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Takes the frame's room out of the limit and the budget, if both have it.
+    fn account(&mut self, frame: &Held) -> bool {
+        let size = frame.len();
+        let fits = self.held_bytes.saturating_add(size) <= self.limit && self.budget.take(size);
+        if fits {
+            self.held_bytes = self.held_bytes.saturating_add(size);
+        }
+        fits
+    }
+
+    fn take_in(&mut self, frame: Frame<Bytes>) -> Held {
+        match frame.into_data() {
+            Ok(data) => {
+                self.received = self.received.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+                Held::Data(data)
+            }
+            Err(frame) => Held::Trailers(clean(frame.into_trailers().unwrap_or_default())),
+        }
+    }
+
     fn hold(&mut self, frame: &Held) {
         if !self.replayable {
             return;
         }
-        let size = match frame {
-            Held::Data(data) => data.len(),
-            Held::Trailers(_) => 0,
-        };
-        let fits = self.held_bytes.saturating_add(size) <= self.limit && self.budget.take(size);
-        if fits {
-            self.held_bytes = self.held_bytes.saturating_add(size);
+        if self.account(frame) {
             self.held.push(frame.clone());
         } else {
+            // Everything held was sent by the attempt that is reading now.
             self.replayable = false;
             self.let_go();
         }
@@ -112,11 +166,13 @@ impl Upload {
         let hint = source.size_hint();
         let shared = Shared {
             source: Some(source),
+            broken: None,
             held: Vec::new(),
             held_bytes: 0,
             limit,
             replayable: limit > 0,
             attempt: 0,
+            position: 0,
             received: 0,
             budget: Arc::clone(budget),
         };
@@ -149,6 +205,7 @@ impl Upload {
         };
         let mut inner = shared.lock();
         inner.attempt = inner.attempt.saturating_add(1);
+        inner.position = 0;
         RequestBody {
             shared: Some(Arc::clone(shared)),
             attempt: inner.attempt,
@@ -163,8 +220,36 @@ impl Upload {
         if let Some(shared) = &self.shared {
             let mut shared = shared.lock();
             shared.replayable = false;
-            shared.let_go();
+            // An upstream may answer before it has the whole body: what it was not sent yet stays.
+            let sent = shared.position;
+            shared.held.iter_mut().take(sent).for_each(|frame| *frame = Held::Data(Bytes::new()));
         }
+    }
+
+    /// The whole body, read ahead and held, where its length is known to be at most `limit` and it can be held; else
+    /// nothing is read.
+    pub async fn gather(&self, limit: u64) -> Option<Bytes> {
+        let shared = self.shared.as_ref()?;
+        if self.hint.exact().is_none_or(|length| length > limit) {
+            return None;
+        }
+        std::future::poll_fn(|cx| shared.lock().fill(cx)).await;
+        let shared = shared.lock();
+        if !shared.replayable {
+            return None;
+        }
+        let mut data = shared.held.iter().filter_map(|frame| match frame {
+            Held::Data(data) => Some(data),
+            Held::Trailers(_) => None,
+        });
+        let first = data.next()?.clone();
+        let mut rest = data.peekable();
+        if rest.peek().is_none() {
+            return Some(first);
+        }
+        let mut joined = bytes::BytesMut::from(&first[..]);
+        rest.for_each(|data| joined.extend_from_slice(data));
+        Some(joined.freeze())
     }
 
     /// What was held, joined: for rules that look into a request's body. `None` when nothing is held.
@@ -218,9 +303,17 @@ impl Body for RequestBody {
         if shared.attempt != this.attempt {
             return Poll::Ready(Some(Err(UploadError::Superseded)));
         }
-        if let Some(frame) = shared.held.get(this.next) {
+        let replayable = shared.replayable;
+        if let Some(frame) = shared.held.get_mut(this.next) {
+            let frame = if replayable { frame.clone() } else { std::mem::replace(frame, Held::Data(Bytes::new())) };
             this.next = this.next.saturating_add(1);
-            return Poll::Ready(Some(Ok(whole(frame.clone()))));
+            shared.position = this.next;
+            this.ended = shared.source.is_none() && shared.broken.is_none() && this.next >= shared.held.len();
+            return Poll::Ready(Some(Ok(whole(frame))));
+        }
+        if let Some(error) = shared.broken.take() {
+            shared.replayable = false;
+            return Poll::Ready(Some(Err(UploadError::Agent(error))));
         }
         let Some(source) = shared.source.as_mut() else {
             this.ended = true;
@@ -238,19 +331,16 @@ impl Body for RequestBody {
                 Poll::Ready(Some(Err(UploadError::Agent(error))))
             }
             Some(Ok(frame)) => {
-                let frame = match frame.into_data() {
-                    Ok(data) => {
-                        shared.received = shared.received.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
-                        Held::Data(data)
-                    }
-                    Err(frame) => Held::Trailers(clean(frame.into_trailers().unwrap_or_default())),
-                };
+                let frame = shared.take_in(frame);
                 shared.hold(&frame);
-                this.next = this.next.saturating_add(1);
+                if shared.replayable {
+                    this.next = shared.held.len();
+                    shared.position = this.next;
+                }
                 // A known length is fully read with its last byte; hyper need not ask again.
                 if shared.source.as_ref().is_some_and(Body::is_end_stream) {
                     shared.source = None;
-                    this.ended = shared.held.len() <= this.next;
+                    this.ended = true;
                 }
                 Poll::Ready(Some(Ok(whole(frame))))
             }

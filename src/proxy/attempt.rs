@@ -1,0 +1,137 @@
+//! One send: connect and verify, then audit, then open the secret and inject, then send.
+//!
+//! Invariant: a secret is opened only after the upstream's handshake was verified and the intent was written.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::code::Code;
+use crate::provider::{self, Injected, Provider};
+use crate::proxy::account::Account;
+use crate::proxy::answer::Received;
+use crate::proxy::carry::Carried;
+use crate::proxy::respond::Answer;
+use crate::proxy::state::Shared;
+use crate::scrub::Patterns;
+use crate::source::{Member, Opened};
+use crate::telemetry::Intent;
+use crate::tls::Verified;
+use crate::upstream::body::Upload;
+use crate::upstream::{Channel, Freshness, Key, SendError};
+
+/// Why a send brought no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing was sent: there was no connection.
+    Unreached(Answer),
+    /// It was sent, and no answer came.
+    Broken(Answer),
+    /// We did not send it: the credential, the audit log or the request would not do.
+    Ours(Answer),
+}
+
+/// Sends without a credential.
+pub async fn plain(shared: &Shared, carried: &Carried, account: &mut Account) -> Result<Received, Failure> {
+    let key = Key { origin: carried.permit.origin().clone(), partition: carried.agent.name().as_str().into() };
+    let make = |channel: &Channel| {
+        let stripped = carried.stripped.clone();
+        let made = match channel.verified() {
+            Some(verified) => provider::forward(stripped, verified),
+            None => provider::forward_cleartext(stripped, &key.origin),
+        };
+        made.map_err(|_| Answer::of(Code::BadRequest))
+    };
+    send(shared, &key, &carried.upload, make, account).await
+}
+
+/// Sends with the credential of one profile; gives what its answer is searched for.
+pub async fn with_profile(
+    shared: &Shared,
+    carried: &Carried,
+    provider: &Provider,
+    member: &Member,
+    account: &mut Account,
+) -> Result<(Received, Option<Arc<Patterns>>), Failure> {
+    let agent = carried.agent.name();
+    let origin = carried.permit.origin();
+    let key = Key { origin: origin.clone(), partition: format!("{agent} {}", member.profile).into() };
+    let id = account.id();
+    let mut patterns = None;
+    let make = |channel: &Channel| {
+        let verified = channel.verified().ok_or_else(|| Answer::of(Code::CleartextRefused))?;
+        let intent = Intent {
+            at: shared.clock.now(),
+            request_id: id,
+            agent,
+            profile: &member.profile,
+            version: member.version,
+            host: origin.host(),
+            port: origin.port(),
+            method: carried.stripped.method(),
+            path: carried.path.as_str(),
+        };
+        let witness = shared.audit.intent(intent).map_err(|error| {
+            tracing::error!(%error, "the audit log cannot be written");
+            Answer::of(Code::AuditUnavailable)
+        })?;
+        let (ready, how) = carried.view.credentials.open(agent, member).map_err(|error| {
+            tracing::error!(profile = %member.profile, %error, "a credential does not open");
+            Answer::of(error.code())
+        })?;
+        if how == Opened::Decrypted {
+            shared.books.recorder.metrics().vault_decrypted();
+        }
+        let made = provider::inject(&carried.stripped, provider, &ready.credential, verified, &witness);
+        let injected = made.map_err(|error| {
+            tracing::error!(profile = %member.profile, %error, "a credential could not be put in");
+            Answer::saying(error.code(), "the credential is not for this request, or cannot be put in")
+        })?;
+        patterns = carried.permit.scrub().then(|| ready.patterns(injected.secrets()));
+        Ok(injected)
+    };
+    let received = send(shared, &key, &carried.upload, make, account).await?;
+    Ok((received, patterns))
+}
+
+/// One request on one channel; a waiting connection that turns out to be closed is replaced.
+async fn send(
+    shared: &Shared,
+    key: &Key,
+    upload: &Upload,
+    mut make: impl FnMut(&Channel) -> Result<Injected, Answer>,
+    account: &mut Account,
+) -> Result<Received, Failure> {
+    let mut freshness = Freshness::Any;
+    loop {
+        let channel = shared.upstream.channel(key, freshness).await.map_err(|error| {
+            account.record().detail = Some(error.to_string());
+            Failure::Unreached(Answer::of(error.code()))
+        })?;
+        account.record().upstream_protocol = Some(channel.protocol());
+        account.record().upstream_tls = channel.verified().map(tls_words);
+        let reused = channel.reused();
+        let request = make(&channel).map_err(Failure::Ours)?;
+        match tokio::time::timeout(shared.limits.response, channel.send(request, upload.attempt())).await {
+            Err(_) => return Err(Failure::Broken(Answer::of(Code::UpstreamTimeout))),
+            Ok(Err(SendError::NotSent)) if reused => freshness = Freshness::New,
+            Ok(Err(error)) => {
+                account.record().detail = Some(error.to_string());
+                let answer = Answer::of(error.code());
+                return Err(match error {
+                    SendError::NotSent => Failure::Unreached(answer),
+                    SendError::Broken | SendError::Malformed => Failure::Broken(answer),
+                    SendError::Agent => Failure::Ours(answer),
+                });
+            }
+            Ok(Ok((response, kept))) => {
+                let (head, body) = response.into_parts();
+                return Ok(Received { head, prefix: Bytes::new(), body, kept });
+            }
+        }
+    }
+}
+
+fn tls_words(verified: &Verified) -> String {
+    format!("{} {}", verified.version(), verified.group().unwrap_or(""))
+}
