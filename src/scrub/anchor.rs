@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use aho_corasick::{AhoCorasick, Input, packed};
+use aho_corasick::{Span, packed};
 
 use super::WINDOW;
 
@@ -96,9 +96,10 @@ fn rarity(window: &[u8; LEN]) -> u32 {
             _ => 4,
         }
     };
-    let (head, tail) = window.split_at(4);
-    let sum = |part: &[u8]| part.iter().map(|byte| of(*byte)).sum::<u32>();
-    sum(head).saturating_mul(3).saturating_add(sum(tail))
+    // A run of one byte is common in any text, however rare the byte.
+    let fresh = |at: usize, byte: &u8| !window.iter().take(at).any(|earlier| earlier == byte);
+    let weight = |at: usize| if at < 4 { 3 } else { 1 };
+    window.iter().enumerate().filter(|(at, byte)| fresh(*at, byte)).map(|(at, byte)| weight(at) * of(*byte)).sum()
 }
 
 /// Finds every place of every anchor.
@@ -108,71 +109,147 @@ pub(super) struct Finder {
 }
 
 enum Engine {
-    /// Vector searches over a few anchors each, one after the other.
-    Packed(Vec<(usize, packed::Searcher)>),
-    /// One automaton, where there are too many anchors or the machine has no vector instructions.
-    Automaton(Box<AhoCorasick>),
+    /// A vector search: the fastest while there are few anchors.
+    Packed(packed::Searcher),
+    /// A search that skips: for any number of anchors, on any machine.
+    Skipping(Skipping),
     /// Nothing to find.
     Empty,
 }
 
 impl Engine {
-    /// More anchors than this per vector search give so many false candidates that a second pass is cheaper.
-    const GROUP: usize = 64;
-    /// Above this many passes the automaton is faster.
-    const GROUPS: usize = 6;
+    /// With more anchors than this the vector search has so many false candidates that skipping is faster.
+    const PACKED: usize = 48;
 
     fn over(anchors: &[[u8; LEN]]) -> Self {
         if anchors.is_empty() {
             return Self::Empty;
         }
-        if anchors.len() <= Self::GROUP.saturating_mul(Self::GROUPS) {
-            let searchers: Option<Vec<_>> = anchors
-                .chunks(Self::GROUP)
-                .enumerate()
-                .map(|(group, chunk)| {
-                    let searcher = packed::Config::new().builder().extend(chunk).build()?;
-                    Some((group.saturating_mul(Self::GROUP), searcher))
-                })
-                .collect();
-            if let Some(searchers) = searchers {
-                return Self::Packed(searchers);
-            }
+        if anchors.len() <= Self::PACKED
+            && let Some(searcher) = packed::Config::new().builder().extend(anchors).build()
+        {
+            return Self::Packed(searcher);
         }
-        AhoCorasick::new(anchors).map_or(Self::Empty, |automaton| Self::Automaton(Box::new(automaton)))
+        Self::Skipping(Skipping::over(anchors))
     }
 }
 
 impl Finder {
-    /// Calls `visit` with each anchor's start in `text` and the sites of that anchor. The starts come in no
-    /// particular order.
+    /// Calls `visit` with each anchor's start in `text`, in no particular order, and the sites of that anchor.
     pub(super) fn each(&self, text: &[u8], mut visit: impl FnMut(usize, &[Site])) {
         let mut report = |id: usize, start: usize| {
             if let Some(sites) = self.sites.get(id) {
                 visit(start, sites);
             }
-            // All anchors have one length, so no other one begins at the same place.
-            start.saturating_add(1)
         };
         match &self.engine {
             Engine::Empty => {}
-            Engine::Packed(searchers) => {
-                for (base, searcher) in searchers {
-                    let mut from = 0;
-                    while let Some(found) = searcher.find_in(text, aho_corasick::Span { start: from, end: text.len() })
-                    {
-                        from = report(base.saturating_add(found.pattern().as_usize()), found.start());
-                    }
-                }
-            }
-            Engine::Automaton(automaton) => {
+            Engine::Packed(searcher) => {
                 let mut from = 0;
-                while let Some(found) = automaton.find(Input::new(text).span(from..text.len())) {
-                    from = report(found.pattern().as_usize(), found.start());
+                while let Some(found) = searcher.find_in(text, Span { start: from, end: text.len() }) {
+                    report(found.pattern().as_usize(), found.start());
+                    // All anchors have one length, so no other one begins at the same place.
+                    from = found.start().saturating_add(1);
                 }
             }
+            Engine::Skipping(skipping) => skipping.each(text, report),
         }
     }
+}
+
+/// The search of Wu and Manber (1994) for patterns of one length: the last bytes of a place say how far the next
+/// place can be, and only where they say "here" is the place itself looked up. Linear in the text whatever it holds.
+struct Skipping {
+    /// How far to go, by the hash of the last [`BLOCK`] bytes.
+    skips: Vec<u8>,
+    /// Anchors in buckets by their own hash, each with its number.
+    buckets: Vec<Vec<([u8; LEN], usize)>>,
+}
+
+/// Three bytes are seldom the same by chance, and leave six places to skip.
+const BLOCK: usize = 3;
+const FURTHEST: usize = LEN - BLOCK + 1;
+/// 32 KiB: fits the first-level cache, with few collisions up to thousands of anchors.
+const SKIP_BITS: u32 = 15;
+const BUCKET_BITS: u32 = 12;
+
+impl Skipping {
+    fn over(anchors: &[[u8; LEN]]) -> Self {
+        let mut skips = vec![u8::try_from(FURTHEST).unwrap_or(1); 1 << SKIP_BITS];
+        let mut buckets = vec![Vec::new(); 1 << BUCKET_BITS];
+        for (id, anchor) in anchors.iter().enumerate() {
+            for (at, block) in anchor.windows(BLOCK).enumerate() {
+                let skip = u8::try_from(FURTHEST.saturating_sub(at).saturating_sub(1)).unwrap_or(0);
+                if let Some(entry) = skips.get_mut(block_hash(block)) {
+                    *entry = skip.min(*entry);
+                }
+            }
+            if let Some(bucket) = buckets.get_mut(anchor_hash(*anchor)) {
+                bucket.push((*anchor, id));
+            }
+        }
+        Self { skips, buckets }
+    }
+
+    fn each(&self, text: &[u8], mut report: impl FnMut(usize, usize)) {
+        // Each step waits for the one before it; several places searched in turns keep the machine busy meanwhile.
+        let part = text.len() / LANES;
+        let mut lanes: [Lane<'_>; LANES] = std::array::from_fn(|lane| {
+            let from = part.saturating_mul(lane);
+            let last = lane.saturating_add(1) == LANES;
+            let to = if last { text.len() } else { text.len().min(from.saturating_add(part).saturating_add(LEN - 1)) };
+            Lane { text: text.get(from..to).unwrap_or_default(), base: from, at: 0 }
+        });
+        loop {
+            let mut going = true;
+            for lane in &mut lanes {
+                going &= self.step(lane, &mut report);
+            }
+            if !going {
+                break;
+            }
+        }
+        for lane in &mut lanes {
+            while self.step(lane, &mut report) {}
+        }
+    }
+
+    /// Looks at one place and moves on; false at the end.
+    #[inline(always)]
+    fn step(&self, lane: &mut Lane<'_>, report: &mut impl FnMut(usize, usize)) -> bool {
+        let Some(place) = lane.text.get(lane.at..).and_then(<[u8]>::first_chunk::<LEN>) else { return false };
+        let [.., a, b, c] = *place;
+        let skip = self.skips.get(block_hash(&[a, b, c])).copied().unwrap_or(0);
+        if skip == 0 {
+            let bucket = self.buckets.get(anchor_hash(*place)).map_or(&[][..], Vec::as_slice);
+            if let Some((_, id)) = bucket.iter().find(|(anchor, _)| anchor == place) {
+                report(*id, lane.base.saturating_add(lane.at));
+            }
+        }
+        lane.at = lane.at.saturating_add(usize::from(skip.max(1)));
+        true
+    }
+}
+
+/// How many places are searched in turns.
+const LANES: usize = 4;
+
+/// A part of the text, long enough at its end for an anchor that begins in it.
+struct Lane<'t> {
+    text: &'t [u8],
+    base: usize,
+    at: usize,
+}
+
+/// The high bits of a product depend on all bytes of its factor.
+fn block_hash(block: &[u8]) -> usize {
+    let value = block.iter().fold(0u32, |value, byte| value << 8 | u32::from(*byte));
+    usize::try_from(value.wrapping_mul(0x9e37_79b1) >> (32 - SKIP_BITS)).unwrap_or(0)
+}
+
+fn anchor_hash(anchor: [u8; LEN]) -> usize {
+    let value = u64::from_le_bytes(anchor).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    usize::try_from(value >> (64 - BUCKET_BITS)).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -27,10 +27,11 @@ pub struct Patterns {
     items: Vec<Entry>,
     forms: Vec<Form>,
     finder: Finder,
-    /// Forms by their first byte.
-    by_first: Vec<Vec<usize>>,
-    /// Which bytes occur in any pattern.
-    alphabet: [bool; 256],
+    /// The numbers of the forms in the order of their bytes, and for each first byte where its own begin.
+    ordered: Vec<usize>,
+    begins: [usize; 257],
+    /// The length of the longest form that a byte occurs in.
+    reach: [usize; 256],
     longest: usize,
 }
 
@@ -90,23 +91,26 @@ impl Patterns {
         for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.has_windows()) {
             anchors.pieces(index, entry.secret.expose());
         }
-        let mut by_first = vec![Vec::new(); 256];
-        let mut alphabet = [false; 256];
+        let mut reach = [0usize; 256];
         for (index, form) in forms.iter().enumerate() {
             if !form.raw_of.and_then(|item| entries.get(item)).is_some_and(Entry::has_windows) {
                 anchors.form(index, &form.bytes);
             }
-            if let Some(list) = form.bytes.first().and_then(|first| by_first.get_mut(usize::from(*first))) {
-                list.push(index);
-            }
             for byte in form.bytes.iter() {
-                if let Some(seen) = alphabet.get_mut(usize::from(*byte)) {
-                    *seen = true;
+                if let Some(longest) = reach.get_mut(usize::from(*byte)) {
+                    *longest = form.bytes.len().max(*longest);
                 }
             }
         }
+        let bytes = |index: &usize| forms.get(*index).map_or(&[][..], |form| form.bytes.as_slice());
+        let mut ordered: Vec<usize> = (0..forms.len()).collect();
+        ordered.sort_unstable_by(|a, b| bytes(a).cmp(bytes(b)));
+        let before = |first: usize| {
+            ordered.partition_point(|index| bytes(index).first().is_some_and(|byte| usize::from(*byte) < first))
+        };
+        let begins = std::array::from_fn(before);
         let longest = forms.iter().map(|form| form.bytes.len()).max().unwrap_or(0);
-        Arc::new(Self { items: entries, forms, finder: anchors.build(), by_first, alphabet, longest })
+        Arc::new(Self { items: entries, forms, finder: anchors.build(), ordered, begins, reach, longest })
     }
 
     /// Nothing to look for.
@@ -146,19 +150,17 @@ impl Patterns {
 
     /// Appends the occurrences in `text` to `spans` and leaves the list sorted and free of overlaps.
     pub(super) fn find(&self, text: &[u8], spans: &mut Vec<Span>) {
-        // A run is met once for each of its anchors; the last one found is remembered so that each is measured once.
-        let mut measured: Option<(usize, usize, usize, usize)> = None;
+        let mut recent = Recent::default();
         self.finder.each(text, |start, sites| {
             for site in sites {
                 match *site {
                     Site::Form { form, offset } => spans.extend(self.form_at(text, start, form, offset)),
                     Site::Piece { item, offset } => {
-                        // Two places lie on one diagonal when text and secret are equally far apart.
-                        let again = measured.is_some_and(|(seen, at, shift, end)| {
-                            seen == item && start < end && start.checked_sub(at) == offset.checked_sub(shift)
-                        });
-                        if !again && let Some(span) = self.run_at(text, start, item, offset) {
-                            measured = Some((item, start, offset, span.end));
+                        let len = self.items.get(item).map_or(0, |entry| entry.secret.len());
+                        if !recent.covers(start, item, offset, len)
+                            && let Some(span) = self.run_at(text, start, item, offset)
+                        {
+                            recent.note(span, start, item, offset);
                             spans.push(span);
                         }
                     }
@@ -193,27 +195,37 @@ impl Patterns {
 
     /// Where the longest end of `text` begins that some pattern begins with, without being complete.
     pub(super) fn live_from(&self, text: &[u8]) -> usize {
-        let limit = self.longest.saturating_sub(1);
-        let known = |byte: &&u8| self.alphabet.get(usize::from(**byte)).copied().unwrap_or(false);
-        let tail = text.iter().rev().take(limit).take_while(known).count();
-        if tail == 0 {
-            return text.len();
+        // An end is live in a form only if each of its bytes occurs in that form, which ends this walk at the first
+        // space or line feed as a rule.
+        let mut first = text.len();
+        let mut limit = usize::MAX;
+        for (before, byte) in text.iter().rev().enumerate() {
+            limit = self.reach.get(usize::from(*byte)).map_or(0, |reach| limit.min(*reach));
+            if before.saturating_add(1) >= limit {
+                break;
+            }
+            first = first.saturating_sub(1);
         }
-        let first = text.len().saturating_sub(tail);
-        let begins_a_form = |start: &usize| {
-            let rest = text.get(*start..).unwrap_or_default();
-            let forms = rest.first().and_then(|byte| self.by_first.get(usize::from(*byte)));
-            forms.is_some_and(|forms| {
-                forms
-                    .iter()
-                    .filter_map(|form| self.forms.get(*form))
-                    .any(|form| form.bytes.len() > rest.len() && form.bytes.starts_with(rest))
-            })
-        };
-        let by_form = (first..text.len()).find(begins_a_form).unwrap_or(text.len());
+        if first == text.len() {
+            return first;
+        }
+        let by_form = (first..text.len())
+            .find(|start| self.begins_a_form(text.get(*start..).unwrap_or_default()))
+            .unwrap_or(text.len());
         let windows = self.items.iter().filter(|item| item.has_windows());
         let by_window = windows.map(|item| live_window(text, item.secret.expose())).min().unwrap_or(text.len());
         by_form.min(by_window)
+    }
+
+    /// Whether some form is longer than `end` and begins with it.
+    fn begins_a_form(&self, end: &[u8]) -> bool {
+        let Some(first) = end.first().map(|byte| usize::from(*byte)) else { return false };
+        let bounds = self.begins.get(first).zip(self.begins.get(first.saturating_add(1)));
+        let Some(forms) = bounds.and_then(|(from, to)| self.ordered.get(*from..*to)) else { return false };
+        // What begins with `end` stands directly behind it in the order.
+        let bytes = |index: &usize| self.forms.get(*index).map_or(&[][..], |form| form.bytes.as_slice());
+        let next = forms.partition_point(|index| bytes(index) <= end);
+        forms.get(next).is_some_and(|index| bytes(index).starts_with(end))
     }
 
     /// Writes `range` of `text` with `spans` covered. A span that reaches beyond the range is covered up to its end.
@@ -249,6 +261,59 @@ impl Patterns {
 impl fmt::Debug for Patterns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Patterns({} secrets, {} forms)", self.items.len(), self.forms.len())
+    }
+}
+
+/// The runs found last. A run is met once for each of its anchors, and it is measured only the first time: else a
+/// long secret, or one that repeats itself, would cost the square of its length.
+#[derive(Default)]
+struct Recent {
+    /// As many as there are places searched in turns.
+    runs: [Option<Run>; 4],
+    next: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Run {
+    /// The run itself.
+    start: usize,
+    end: usize,
+    /// The run and those before it that it overlaps.
+    group: (usize, usize),
+    item: usize,
+    /// How far the text's place is from the secret's; wrapping, as it is only compared.
+    shift: usize,
+}
+
+impl Recent {
+    /// Whether a run around this anchor, however long it is, would cover nothing new.
+    fn covers(&self, anchor: usize, item: usize, offset: usize, len: usize) -> bool {
+        let shift = anchor.wrapping_sub(offset);
+        let most = anchor.saturating_sub(offset)..shift.wrapping_add(len);
+        self.runs.iter().flatten().any(|run| {
+            let same = run.item == item && run.shift == shift && run.start <= anchor && anchor < run.end;
+            // A run that is just as long may be the whole value, which matters for its replacement.
+            let inside = run.group.0 <= most.start && most.end <= run.group.1 && run.group.1 - run.group.0 > len;
+            same || inside
+        })
+    }
+
+    fn note(&mut self, span: Span, anchor: usize, item: usize, offset: usize) {
+        let mut run = Run {
+            start: span.start,
+            end: span.end,
+            group: (span.start, span.end),
+            item,
+            shift: anchor.wrapping_sub(offset),
+        };
+        let overlaps = |known: &Run| known.group.0 < span.end && span.start < known.group.1;
+        if let Some(known) = self.runs.iter_mut().flatten().find(|known| overlaps(known)) {
+            run.group = (span.start.min(known.group.0), span.end.max(known.group.1));
+            *known = run;
+        } else if let Some(slot) = self.runs.get_mut(self.next) {
+            *slot = Some(run);
+            self.next = self.next.saturating_add(1) % 4;
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: a line is valid JSON, at most [`Record::LIMIT`] bytes long, and every text in it that an agent or an
 //! upstream chose went through the redactor before it was cut.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::Method;
@@ -207,7 +208,6 @@ impl Record {
         const TLS: usize = 48;
         let host = self.host.as_ref().map(ToString::to_string);
         let path = self.path.as_deref().map(|path| path.split_once('?').map_or(path, |(path, _)| path));
-        let clean = |text: Option<&str>| text.map(|text| redactor.redact(text).into_owned());
         let level = match self.level() {
             Level::Info => "info",
             Level::Warn => "warn",
@@ -220,14 +220,14 @@ impl Record {
             .shown("agent", shown(&self.agent))
             .optional("client", self.client.as_deref(), CLIENT)
             .string("listener", self.listener, 32)
-            .optional("method", clean(self.method.as_ref().map(Method::as_str)).as_deref(), METHOD)
-            .optional("host", clean(host.as_deref()).as_deref(), HOST)
+            .optional("method", clean(redactor, self.method.as_ref().map(Method::as_str)).as_deref(), METHOD)
+            .optional("host", clean(redactor, host.as_deref()).as_deref(), HOST)
             .number("port", self.port.map(u64::from))
-            .optional("path", clean(path).as_deref(), PATH)
+            .optional("path", clean(redactor, path).as_deref(), PATH)
             .shown("provider", shown(&self.provider))
             .shown("profile", shown(&self.profile))
             .string("decision", self.decision.as_str(), 16)
-            .optional("rule", clean(self.rule.as_deref()).as_deref(), RULE)
+            .optional("rule", clean(redactor, self.rule.as_deref()).as_deref(), RULE)
             .list("attempts", &self.attempts, ATTEMPTS, |line, attempt| {
                 line.shown("profile", Some(&attempt.profile))
                     .number("status", attempt.status.map(u64::from))
@@ -236,7 +236,7 @@ impl Record {
             })
             .number("status", self.status.map(u64::from))
             .shown("error", shown(&self.error));
-        if let Some(detail) = clean(self.detail.as_deref()) {
+        if let Some(detail) = clean(redactor, self.detail.as_deref()) {
             line.string("detail", &detail, DETAIL);
         }
         line.number("bytes_in", Some(self.bytes_in))
@@ -265,6 +265,10 @@ impl Record {
             (Decision::Injected | Decision::Forwarded | Decision::Tunnelled | Decision::Answered, None) => Level::Info,
         }
     }
+}
+
+fn clean<'a>(redactor: &Redactor, text: Option<&'a str>) -> Option<Cow<'a, str>> {
+    text.map(|text| redactor.redact(text))
 }
 
 fn shown<T: std::fmt::Display>(value: &Option<T>) -> Option<&dyn std::fmt::Display> {
