@@ -134,17 +134,13 @@ impl Patterns {
     /// Covers what is found in a text that is there as a whole. `None` when nothing was found.
     #[must_use]
     pub fn scrub(&self, text: &[u8]) -> Option<(Bytes, u64)> {
-        self.cover(text, Fill::SameLength)
-    }
-
-    pub(super) fn cover(&self, text: &[u8], fill: Fill) -> Option<(Bytes, u64)> {
         let mut spans = Vec::new();
         self.find(text, &mut spans);
         if spans.is_empty() {
             return None;
         }
         let mut out = BytesMut::with_capacity(text.len());
-        self.write(text, 0..text.len(), &spans, fill, &mut out);
+        self.write(text, 0..text.len(), &spans, Fill::SameLength, &mut out);
         Some((out.freeze(), u64::try_from(spans.len()).unwrap_or(u64::MAX)))
     }
 

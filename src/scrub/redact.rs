@@ -7,8 +7,10 @@ use std::sync::{Arc, LazyLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use arc_swap::ArcSwap;
+use bytes::BytesMut;
+use memchr::memmem;
 
-use super::patterns::{Fill, Item, Patterns};
+use super::patterns::{Fill, Item, Patterns, Span, merge};
 use crate::secret::Secret;
 
 /// Stands for a secret, behind the public prefix of its kind where it has one.
@@ -45,15 +47,41 @@ impl Redactor {
     /// The text with every known value and every token of a known shape masked; borrowed when there is none.
     #[must_use]
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        match self.known.load().cover(text.as_bytes(), Fill::Mask) {
-            None => mask_shapes(text).map_or(Cow::Borrowed(text), Cow::Owned),
-            Some((covered, _)) => {
-                // A value may end inside a character of its surroundings only if it is no text itself.
-                let covered = String::from_utf8_lossy(&covered).into_owned();
-                Cow::Owned(mask_shapes(&covered).unwrap_or(covered))
-            }
+        let known = self.known.load();
+        let mut spans = Vec::new();
+        known.find(text.as_bytes(), &mut spans);
+        if let Some((once, places)) = with_single_backslashes(text.as_bytes()) {
+            let mut more = Vec::new();
+            known.find(&once, &mut more);
+            let place = |at: usize| places.get(at).copied().unwrap_or(text.len());
+            spans.extend(more.iter().map(|span| Span { start: place(span.start), end: place(span.end), ..*span }));
+            merge(&mut spans);
+        }
+        if spans.is_empty() {
+            return mask_shapes(text).map_or(Cow::Borrowed(text), Cow::Owned);
+        }
+        let mut out = BytesMut::with_capacity(text.len());
+        known.write(text.as_bytes(), 0..text.len(), &spans, Fill::Mask, &mut out);
+        // A value may begin or end inside a character only if it is no text itself.
+        let covered = String::from_utf8_lossy(&out).into_owned();
+        Cow::Owned(mask_shapes(&covered).unwrap_or(covered))
+    }
+}
+
+/// The text with each run of backslashes as one, and where each of its bytes stands: an escaped value that was
+/// written into a JSON string, or by `{:?}`, has its backslashes doubled each time. `None` when there is no run.
+fn with_single_backslashes(text: &[u8]) -> Option<(Vec<u8>, Vec<usize>)> {
+    memmem::find(text, b"\\\\")?;
+    let mut once = Vec::with_capacity(text.len());
+    let mut places = Vec::with_capacity(text.len().saturating_add(1));
+    for (at, byte) in text.iter().enumerate() {
+        if *byte != b'\\' || once.last() != Some(byte) {
+            once.push(*byte);
+            places.push(at);
         }
     }
+    places.push(text.len());
+    Some((once, places))
 }
 
 /// How a kind of token begins, and how it goes on.
@@ -263,9 +291,11 @@ mod tests {
         let hex: String = plain.bytes().map(|byte| format!("{byte:02x}")).collect();
         let percent: String = plain.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let json: String = plain.bytes().map(|byte| format!("\\u{byte:04X}")).collect();
-        for form in [hex, percent, json, plain[5..35].to_owned()] {
+        for form in [hex, percent, json.clone(), plain[5..35].to_owned()] {
             assert_eq!(redactor.redact(&format!("ä {form} ü")), "ä ***...*** ü");
         }
+        let nested = json.replace('\\', "\\\\\\\\");
+        assert_eq!(redactor.redact(&format!("C:\\\\ä {nested}\\\\ ü")), "C:\\\\ä ***...***\\\\ ü");
         let basic = base64::engine::general_purpose::STANDARD.encode(format!("user:{plain}"));
         assert!(redactor.redact(&format!("x {basic}")).contains("***...***"));
         redactor.know(&[]);

@@ -10,7 +10,6 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,6 +217,7 @@ impl Witness {
 pub struct Audit {
     path: PathBuf,
     root: Arc<Secret>,
+    paths: Code,
     redactor: Arc<Redactor>,
     segment: Mutex<Option<Segment>>,
 }
@@ -239,7 +239,8 @@ impl Audit {
     /// [`AuditUnavailable`] when it is no regular file that can be written.
     pub fn open(path: &Path, root: Arc<Secret>, redactor: Arc<Redactor>) -> Result<Self, AuditUnavailable> {
         append_to(path).map_err(|source| AuditUnavailable { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), root, redactor, segment: Mutex::new(None) })
+        let paths = keyed(&code(&keyed(root.expose()), b"keyferry audit path v1"));
+        Ok(Self { path: path.to_owned(), root, paths, redactor, segment: Mutex::new(None) })
     }
 
     /// Writes that a credential is about to be used.
@@ -248,7 +249,8 @@ impl Audit {
     /// [`AuditUnavailable`]; the next call tries anew.
     pub fn intent(&self, intent: Intent<'_>) -> Result<Witness, AuditUnavailable> {
         let path = intent.path.split_once('?').map_or(intent.path, |(path, _)| path);
-        let path = path_hash(&self.root, path);
+        let path = code(&self.paths, path.as_bytes());
+        let path = hex(path.first_chunk::<16>().map_or(&[], |half| half.as_slice()));
         let host = intent.host.to_string();
         self.append(intent.at, "use", |line| {
             line.shown("request_id", Some(&intent.request_id))
@@ -310,19 +312,19 @@ impl Audit {
     fn append(&self, at: WallTime, kind: &str, fill: impl FnOnce(&mut Line)) -> Result<(), AuditUnavailable> {
         let mut guard = self.segment.lock();
         // After any failure the segment is gone, and this call begins a new one.
-        let mut segment = match guard.take().filter(|segment| segment.is_in_place(&self.path, at)) {
+        let kept = guard.take().and_then(|segment| segment.in_place(&self.path, at));
+        let mut segment = match kept {
             Some(segment) => segment,
             None => Segment::begin(&self.path, &self.root, at).map_err(|source| self.fault(source))?,
         };
-        segment.looked = if at.since(segment.looked) >= LOOK { at } else { segment.looked };
         segment.write(at, kind, "", fill).map_err(|source| self.fault(source))?;
         *guard = Some(segment);
         Ok(())
     }
 }
 
-/// How often to look whether the file still stands at its path.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often to look whether the file still stands at its path: seldom enough to cost nothing.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Segment {
     /// Begins a chain, and writes its first record.
@@ -345,10 +347,14 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Whether records still reach the file that stands at `path`. A deleted file is noticed at once.
-    fn is_in_place(&self, path: &Path, now: WallTime) -> bool {
-        let linked = self.file.metadata().is_ok_and(|facts| facts.nlink() > 0);
-        linked && (now.since(self.looked) < LOOK || is_at(&self.file, path))
+    /// The segment, if its records still reach the file that stands at `path`, as far as was looked lately.
+    fn in_place(mut self, path: &Path, now: WallTime) -> Option<Self> {
+        // A clock that was set back counts as time passed.
+        if now >= self.looked && now.since(self.looked) < LOOK {
+            return Some(self);
+        }
+        self.looked = now;
+        is_at(&self.file, path).then_some(self)
     }
 
     fn write(&mut self, at: WallTime, kind: &str, lead: &str, fill: impl FnOnce(&mut Line)) -> io::Result<()> {
@@ -432,12 +438,6 @@ pub(super) fn segment_key(root: &Secret, chain: &str) -> Code {
     keyed(&derived)
 }
 
-fn path_hash(root: &Secret, path: &str) -> String {
-    let mut hash = code(&keyed(root.expose()), format!("keyferry audit path v1 {path}").as_bytes()).to_vec();
-    hash.truncate(16);
-    hex(&hash)
-}
-
 fn keyed(key: &[u8]) -> Code {
     // RFC 2104 section 3: a key of any length will do.
     Code::new_from_slice(key).unwrap_or_else(|_| Code::new(&Default::default()))
@@ -452,9 +452,75 @@ pub(super) fn digest(bytes: &[u8]) -> String {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    let digit = |value: u8| char::from(if value < 10 { b'0' + value } else { b'a' - 10 + value });
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::verify::{Verified, verify};
+    use super::*;
+
+    fn root() -> Arc<Secret> {
+        Arc::new(Secret::new(vec![9; 32]))
+    }
+
+    fn change(at: u64) -> Change<'static> {
+        let subject = "anthropic:work";
+        Change { at: WallTime(at), action: Action::SecretCreated, subject, actor: "cli", detail: Some("version 1") }
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_is_an_error_and_recovers_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let audit = Audit::open(&path, root(), Arc::default()).unwrap();
+        audit.change(change(0)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let moved = dir.path().join("audit.1");
+        std::fs::rename(&path, &moved).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        for at in [1_000, 1_001] {
+            let fault = audit.change(change(at)).unwrap_err();
+            assert!(fault.hint().contains("regular file"));
+            assert!(fault.to_string().contains("audit.jsonl"));
+        }
+        std::fs::remove_dir(&path).unwrap();
+        audit.change(change(2_000)).unwrap();
+        audit.change(change(1_000)).unwrap();
+        audit.flush().unwrap();
+        assert_eq!(verify(&moved, &root()).unwrap(), Verified { records: 2, chains: 1, torn: 0 });
+        assert_eq!(verify(&path, &root()).unwrap(), Verified { records: 3, chains: 1, torn: 0 });
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Audit::open(dir.path(), root(), Arc::default()).is_err());
+        assert!(Audit::open(Path::new("/dev/null"), root(), Arc::default()).is_err());
+        assert!(Audit::open(&dir.path().join("no/such"), root(), Arc::default()).is_err());
+    }
+
+    #[test]
+    fn nothing_is_written_before_the_first_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        drop(Audit::open(&path, root(), Arc::default()).unwrap());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn many_threads_write_one_chain() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let audit = Audit::open(&path, root(), Arc::default()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|at| audit.change(change(at)).unwrap()));
+            }
+        });
+        assert_eq!(verify(&path, &root()).unwrap(), Verified { records: 201, chains: 1, torn: 0 });
+    }
 }

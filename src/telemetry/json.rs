@@ -124,6 +124,12 @@ impl Line {
 
     fn quoted(&mut self, value: &str, limit: usize) {
         self.text.push('"');
+        let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+        if value.len() <= limit && value.bytes().all(plain) {
+            self.text.push_str(value);
+            self.text.push('"');
+            return;
+        }
         let end = self.text.len().saturating_add(limit);
         for c in value.chars() {
             let before = self.text.len();

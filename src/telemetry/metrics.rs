@@ -105,7 +105,7 @@ impl Metrics {
         // grow with the configuration only.
         let mut metrics = Self {
             registry: Registry::with_prefix("keyferry"),
-            requests: Capped::new(600, counter),
+            requests: Capped::new(450, counter),
             duration: Capped::new(20, durations),
             first_byte: Capped::new(20, durations),
             overhead: Histogram::new(OVERHEADS),
@@ -118,7 +118,7 @@ impl Metrics {
             connections: Capped::new(10, gauge),
             leaves: Counter::default(),
             decryptions: Counter::default(),
-            attempts: Capped::new(300, counter),
+            attempts: Capped::new(250, counter),
             ca_not_after: Seconds::default(),
             expiry: Capped::new(100, seconds),
             refreshes: Capped::new(100, counter),
@@ -375,4 +375,113 @@ fn of(profile: &ProfileId) -> ProfileLabels {
 
 fn seconds(at: WallTime) -> f64 {
     Duration::from_millis(at.0).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::Protocol;
+    use super::super::record::tests::full;
+    use super::*;
+    use crate::id::{AgentName, RequestId};
+
+    fn has(text: &str, expected: &str) {
+        assert!(text.lines().any(|line| line == expected), "{expected}\n{text}");
+    }
+
+    #[test]
+    fn every_name_and_label_of_the_contract_is_there() {
+        let metrics = Metrics::new();
+        let profile = ProfileId::parse("anthropic:work").unwrap();
+        let other = ProfileId::parse("anthropic:home").unwrap();
+        let until = WallTime(90_000);
+        metrics.count(&full());
+        metrics.count(&Record { decision: Decision::Denied, ..full() });
+        metrics.rotation(&profile.provider, &profile, &other, "quota");
+        metrics.set_profile_state(&profile, ProfileState::Cooling, Some(until));
+        metrics.set_profile_state(&other, ProfileState::HalfOpen, None);
+        metrics.set_quota_remaining(&profile, "tokens", 5.0);
+        metrics.set_ca_not_after(WallTime(1_000_500));
+        metrics.set_credential_expiry(&profile, WallTime(2_000_000));
+        metrics.credential_refreshed(&profile, RefreshResult::Renewed);
+        metrics.reloaded(ReloadResult::Refused);
+        metrics.leaf_minted();
+        metrics.vault_decrypted();
+        let open = metrics.connection("proxy");
+        let closed = metrics.connection("proxy");
+        drop(closed);
+        let text = metrics.render(WallTime(30_000));
+        for expected in [
+            "keyferry_rotations_total{provider=\"anthropic\",from=\"anthropic:work\",to=\"anthropic:home\",reason=\"quota\"} 1",
+            "keyferry_profile_state{provider=\"anthropic\",profile=\"anthropic:work\"} 1",
+            "keyferry_profile_state{provider=\"anthropic\",profile=\"anthropic:home\"} 3",
+            "keyferry_profile_cooldown_seconds{provider=\"anthropic\",profile=\"anthropic:work\"} 60.0",
+            "keyferry_profile_cooldown_seconds{provider=\"anthropic\",profile=\"anthropic:home\"} 0.0",
+            "keyferry_profile_quota_remaining{provider=\"anthropic\",profile=\"anthropic:work\",kind=\"tokens\"} 5.0",
+            "keyferry_denied_total{reason=\"policy_denied\"} 1",
+            "keyferry_redactions_total{where=\"response\"} 2",
+            "keyferry_connections{listener=\"proxy\"} 1",
+            "keyferry_leaf_certificates_total 1",
+            "keyferry_vault_decryptions_total 1",
+            "keyferry_upstream_attempts_total{provider=\"anthropic\",profile=\"anthropic:titanium\",outcome=\"success\"} 2",
+            "keyferry_time_to_first_byte_seconds_count{provider=\"anthropic\"} 1",
+            "keyferry_request_duration_seconds_count{provider=\"anthropic\"} 1",
+            "keyferry_overhead_seconds_count 1",
+            "keyferry_ca_not_after_seconds 1000.5",
+            "keyferry_credential_expiry_seconds{provider=\"anthropic\",profile=\"anthropic:work\"} 2000.0",
+            "keyferry_credential_refresh_total{provider=\"anthropic\",profile=\"anthropic:work\",result=\"ok\"} 1",
+            "keyferry_reloads_total{result=\"error\"} 1",
+            concat!("keyferry_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            has(&text, expected);
+        }
+        drop(open);
+        metrics.forget_profiles();
+        let text = metrics.render(WallTime(30_000));
+        has(&text, "keyferry_connections{listener=\"proxy\"} 0");
+        assert!(!text.contains("keyferry_profile_state{"));
+    }
+
+    #[test]
+    fn no_stream_of_requests_makes_more_than_2000_series() {
+        // DO-20
+        let metrics = Metrics::new();
+        let name = |n: u32| format!("n{n}");
+        for n in 0..5_000u32 {
+            let profile = ProfileId::parse(&format!("p{n}:{n}")).unwrap();
+            let mut record = Record {
+                agent: AgentName::parse(&name(n)).ok(),
+                provider: Some(profile.provider.clone()),
+                profile: Some(profile.clone()),
+                status: u16::try_from(n % 1000).ok(),
+                decision: if n % 3 == 0 { Decision::Denied } else { Decision::Injected },
+                ..full()
+            };
+            for (index, attempt) in record.attempts.iter_mut().enumerate() {
+                attempt.profile = ProfileId::parse(&format!("p{n}:{n}-{index}")).unwrap();
+            }
+            metrics.count(&record);
+            metrics.set_profile_state(&profile, ProfileState::Ready, None);
+        }
+        let text = metrics.render(WallTime(0));
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(series <= 2_000, "{series}");
+        let total: u64 = text
+            .lines()
+            .filter(|line| line.starts_with("keyferry_requests_total"))
+            .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+            .sum();
+        assert_eq!(total, 5_000, "what is beyond the limit is still counted");
+        has(&text, "keyferry_denied_total{reason=\"policy_denied\"} 1667");
+    }
+
+    #[test]
+    fn a_made_up_status_and_an_unknown_caller_make_no_series_of_their_own() {
+        let metrics = Metrics::new();
+        for status in 600..=999 {
+            let record = Record::new(WallTime(0), RequestId::new(0), "proxy", Protocol::Http1);
+            metrics.count(&Record { status: Some(status), ..record });
+        }
+        let text = metrics.render(WallTime(0));
+        has(&text, "keyferry_requests_total{agent=\"none\",provider=\"none\",profile=\"none\",status=\"other\"} 400");
+    }
 }

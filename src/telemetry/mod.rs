@@ -6,6 +6,8 @@
 //! Invariant: nothing that is written here holds a secret, a query, a field value or a body.
 
 mod audit;
+#[cfg(test)]
+mod canary;
 mod json;
 mod labels;
 mod log;

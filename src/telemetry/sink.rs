@@ -14,6 +14,9 @@ use parking_lot::{Condvar, Mutex};
 /// What may wait: about 4,000 lines of the usual length, seconds of a busy proxy.
 const PENDING: usize = 2 << 20;
 
+/// How long lines are gathered, so that a busy proxy wakes the writer a hundred times a second and not for each line.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// Where the bytes go.
 pub(super) trait Target: Send {
     /// Writes whole lines.
@@ -28,14 +31,21 @@ pub(super) struct Sink {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
+    /// There is a first line.
     work: Condvar,
+    /// Gathering should end early.
+    hurry: Condvar,
+    /// A batch is written.
     settled: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     pending: Vec<u8>,
+    idle: bool,
     writing: bool,
+    /// How many wait for everything to be written.
+    flushing: usize,
     closed: bool,
     lost: u64,
 }
@@ -58,8 +68,14 @@ impl Sink {
         }
         state.pending.extend_from_slice(line.as_bytes());
         state.pending.push(b'\n');
+        let idle = std::mem::take(&mut state.idle);
+        let full = state.pending.len() > PENDING / 2;
         drop(state);
-        self.shared.work.notify_one();
+        if idle {
+            self.shared.work.notify_one();
+        } else if full {
+            self.shared.hurry.notify_one();
+        }
     }
 
     /// How many lines never reached the place.
@@ -72,14 +88,21 @@ impl Sink {
         // A limit too long to be a time means: as long as it takes.
         let deadline = Instant::now().checked_add(limit);
         let mut state = self.shared.state.lock();
+        state.flushing = state.flushing.saturating_add(1);
+        self.shared.hurry.notify_one();
+        let mut in_time = true;
         while state.writing || !state.pending.is_empty() {
+            if !in_time {
+                break;
+            }
             match deadline {
-                Some(deadline) if self.shared.settled.wait_until(&mut state, deadline).timed_out() => return false,
-                Some(_) => {}
+                Some(deadline) => in_time = !self.shared.settled.wait_until(&mut state, deadline).timed_out(),
                 None => self.shared.settled.wait(&mut state),
             }
         }
-        true
+        let written = !state.writing && state.pending.is_empty();
+        state.flushing = state.flushing.saturating_sub(1);
+        written
     }
 }
 
@@ -87,6 +110,7 @@ impl Drop for Sink {
     fn drop(&mut self) {
         self.shared.state.lock().closed = true;
         self.shared.work.notify_one();
+        self.shared.hurry.notify_one();
         // A writer that is stuck in the place is left behind; the process does not wait for it.
         self.flush(Duration::from_secs(2));
     }
@@ -101,7 +125,16 @@ impl Shared {
                 if state.closed {
                     return;
                 }
+                state.idle = true;
                 self.work.wait(&mut state);
+            }
+            state.idle = false;
+            let gathered = Instant::now().checked_add(GATHER);
+            while !state.closed && state.flushing == 0 && state.pending.len() <= PENDING / 2 {
+                let Some(gathered) = gathered else { break };
+                if self.hurry.wait_until(&mut state, gathered).timed_out() {
+                    break;
+                }
             }
             std::mem::swap(&mut state.pending, &mut batch);
             state.writing = true;
@@ -190,5 +223,98 @@ pub(super) fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::symlink_metadata(path)) {
         (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_stuck_place_costs_lines_but_neither_time_nor_memory() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let sink = Sink::start("stuck", Box::new(Copy(ours))).unwrap();
+        let line = "x".repeat(999);
+        for _ in 0..10_000 {
+            sink.add(&line);
+        }
+        assert!(sink.lost() > 0);
+        assert!(sink.shared.state.lock().pending.capacity() <= 2 * PENDING);
+        assert!(!sink.flush(Duration::ZERO));
+        // What was not lost arrives whole once somebody reads.
+        let reader = std::thread::spawn(move || {
+            let mut all = String::new();
+            theirs.read_to_string(&mut all).unwrap();
+            all
+        });
+        assert!(sink.flush(LONG));
+        let lost = usize::try_from(sink.lost()).unwrap();
+        drop(sink);
+        let all = reader.join().unwrap();
+        assert_eq!(all.lines().count(), 10_000 - lost);
+        assert!(all.lines().all(|got| got == line));
+    }
+
+    #[test]
+    fn what_was_added_is_written_before_the_handle_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let sink = Sink::start("drop", Box::new(LogFile::open(&path).unwrap())).unwrap();
+        sink.add("one");
+        sink.add("two");
+        drop(sink);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\ntwo\n");
+    }
+
+    #[test]
+    fn a_file_that_was_moved_or_deleted_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("log"), dir.path().join("log.1"));
+        let sink = Sink::start("moved", Box::new(LogFile::open(&path).unwrap())).unwrap();
+        for step in ["one", "two", "three"] {
+            sink.add(step);
+            assert!(sink.flush(LONG));
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{step}\n"));
+            std::fs::rename(&path, &moved).unwrap();
+        }
+        assert_eq!(sink.lost(), 0);
+    }
+
+    #[test]
+    fn a_failing_file_costs_lines_until_it_can_be_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let sink = Sink::start("fails", Box::new(LogFile::open(&path).unwrap())).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        sink.add("lost");
+        assert!(sink.flush(LONG));
+        assert_eq!(sink.lost(), 1);
+        std::fs::remove_dir(&path).unwrap();
+        sink.add("kept");
+        assert!(sink.flush(LONG));
+        assert!(std::fs::read_to_string(&path).unwrap().ends_with("kept\n"));
+    }
+
+    #[test]
+    fn only_a_regular_file_of_ours_is_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        std::fs::write(&target, "").unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        for bad in [link.as_path(), pipe.as_path(), dir.path(), Path::new("/dev/null")] {
+            assert!(append_to(bad).is_err(), "{}", bad.display());
+        }
+        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o644)).unwrap();
+        append_to(&target).unwrap();
+        assert_eq!(target.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

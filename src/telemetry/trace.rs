@@ -6,6 +6,7 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::Arc;
 
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -51,20 +52,35 @@ pub fn default_filter(level: &str) -> String {
 /// # Errors
 /// [`TraceError`] for a filter that does not read, or when called twice.
 pub fn init(filter: &str, format: Format, redactor: Arc<Redactor>) -> Result<(), TraceError> {
+    let subscriber = subscriber(filter, format, redactor, Ansi(io::stderr().is_terminal()), io::stderr)?;
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| TraceError::Twice)?;
+    std::panic::set_hook(Box::new(report_panic));
+    Ok(())
+}
+
+/// Whether to colour.
+struct Ansi(bool);
+
+fn subscriber<W, F>(
+    filter: &str,
+    format: Format,
+    redactor: Arc<Redactor>,
+    ansi: Ansi,
+    out: F,
+) -> Result<Box<dyn Subscriber + Send + Sync>, TraceError>
+where
+    W: Write + 'static,
+    F: Fn() -> W + Send + Sync + 'static,
+{
     let parsed = EnvFilter::builder()
         .parse(filter)
         .map_err(|source| TraceError::Filter { text: redactor.redact(filter).into_owned(), source })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(parsed)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(Redacting { redactor, out: io::stderr });
-    let set = match format {
-        Format::Text => builder.try_init(),
-        Format::Json => builder.json().flatten_event(true).try_init(),
-    };
-    set.map_err(|_| TraceError::Twice)?;
-    std::panic::set_hook(Box::new(report_panic));
-    Ok(())
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(parsed).with_ansi(ansi.0).with_writer(Redacting { redactor, out });
+    Ok(match format {
+        Format::Text => Box::new(builder.finish()),
+        Format::Json => Box::new(builder.json().flatten_event(true).finish()),
+    })
 }
 
 /// A panic's text may hold whatever the code was working on, so only its place is told.
@@ -105,5 +121,71 @@ impl<W: Write> Write for Message<'_, W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// What `act` makes the subscriber write.
+    pub(in crate::telemetry) fn capture(
+        filter: &str,
+        format: Format,
+        redactor: Arc<Redactor>,
+        act: impl FnOnce(),
+    ) -> String {
+        #[derive(Clone, Default)]
+        struct Out(Arc<Mutex<Vec<u8>>>);
+        impl Write for Out {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let out = Out::default();
+        let theirs = out.clone();
+        let subscriber = subscriber(filter, format, redactor, Ansi(false), move || theirs.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, act);
+        let bytes = out.0.lock().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    const CHILD: &str = "KEYFERRY_TEST_PANIC_TEXT";
+
+    #[test]
+    fn a_filter_that_does_not_read_is_refused() {
+        assert!(matches!(init("keyferry=nonsense", Format::Text, Arc::default()), Err(TraceError::Filter { .. })));
+        assert_eq!(default_filter("debug"), "warn,keyferry=debug");
+    }
+
+    #[test]
+    #[ignore = "the child of a_panic_tells_its_place_only"]
+    fn panics_with_a_secret() {
+        init("trace", Format::Json, Arc::default()).unwrap();
+        panic!("{}", std::env::var(CHILD).unwrap());
+    }
+
+    #[test]
+    fn a_panic_tells_its_place_only() {
+        // EX-19
+        let mut random = [0u8; 12];
+        getrandom::fill(&mut random).unwrap();
+        let secret = format!("canary {random:?}");
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "telemetry::trace::tests::panics_with_a_secret"])
+            .env(CHILD, &secret)
+            .env("RUST_BACKTRACE", "full")
+            .output()
+            .unwrap();
+        let shown = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert!(!output.status.success());
+        assert!(shown.contains("a defect in keyferry: panicked") && shown.contains("trace.rs"), "{shown}");
+        assert!(!shown.contains(&secret), "{shown}");
     }
 }

@@ -252,7 +252,8 @@ mod tests {
         let path = dir.path().join("audit.jsonl");
         log(&path);
         let sound = std::fs::read(&path).unwrap();
-        for at in 0..sound.len() {
+        // A stride that shares no factor with the lines' length walks through all parts of a record.
+        for at in (0..sound.len()).step_by(17).chain([sound.len() - 1]) {
             let mut bad = sound.clone();
             bad[at] ^= 1;
             std::fs::write(&path, &bad).unwrap();
@@ -296,5 +297,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_record_that_a_crash_cut_off_is_named_and_no_fault() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        log(&path);
+        let mut torn = std::fs::read(&path).unwrap();
+        torn.truncate(torn.len() - 40);
+        std::fs::write(&path, &torn).unwrap();
+        assert_eq!(verify(&path, &root()).unwrap(), Verified { records: 12, chains: 3, torn: 1 });
+        intent(&open(&path), 20);
+        assert_eq!(verify(&path, &root()).unwrap(), Verified { records: 14, chains: 4, torn: 1 });
+        // The same rest in another place was put there.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.swap(11, 12);
+        std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+        assert!(verify(&path, &root()).is_err());
+    }
+
+    #[test]
+    fn an_empty_log_is_sound_and_a_missing_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        assert!(matches!(verify(&path, &root()), Err(Fault::Unreadable(_))));
+        open(&path);
+        assert_eq!(verify(&path, &root()).unwrap(), Verified::default());
+        std::fs::write(&path, "no record\n").unwrap();
+        assert!(matches!(verify(&path, &root()), Err(Fault::Foreign { line: 1 })));
     }
 }
