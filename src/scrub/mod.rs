@@ -13,6 +13,7 @@ mod fields;
 mod forms;
 mod patterns;
 mod redact;
+mod run;
 mod stream;
 
 pub use fields::scrub_fields;

@@ -8,6 +8,8 @@
 mod audit;
 #[cfg(test)]
 mod canary;
+mod chain;
+mod entry;
 mod json;
 mod labels;
 mod log;
@@ -18,7 +20,8 @@ mod sink;
 pub mod trace;
 mod verify;
 
-pub use audit::{Action, Audit, AuditUnavailable, Change, Intent, Refused, Witness};
+pub use audit::{Audit, AuditUnavailable, Witness};
+pub use entry::{Action, Change, Intent, Refused};
 pub use log::AccessLog;
 pub use metrics::{Connection, Metrics, ProfileState, RefreshResult, ReloadResult};
 pub use record::{AttemptRecord, Decision, Protocol, Record};

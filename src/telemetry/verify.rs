@@ -12,7 +12,7 @@ use hmac::Hmac;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
-use super::audit::{NOTHING, code, digest, hex, segment_key, split};
+use super::chain::{NOTHING, code, digest, hex, segment_key, split};
 use crate::secret::Secret;
 
 /// What a sound log holds.
@@ -180,7 +180,8 @@ mod tests {
 
     use http::Method;
 
-    use super::super::audit::{Action, Audit, Change, Intent};
+    use super::super::audit::Audit;
+    use super::super::entry::{Action, Change, Intent};
     use super::*;
     use crate::clock::WallTime;
     use crate::id::{AgentName, ProfileId, RequestId};
