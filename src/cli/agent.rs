@@ -22,7 +22,14 @@ pub async fn agent(command: Agent, context: &mut Context) -> Outcome {
     }
 }
 
-fn parse(name: &str) -> Outcome<AgentName> {
+/// Reads an agent's name. One with a leading dash would be taken for an option wherever it is written.
+///
+/// # Errors
+/// A usage fault with what is wrong.
+pub fn parse(name: &str) -> Outcome<AgentName> {
+    if name.starts_with('-') {
+        return Err(Failure::usage(format!("'{name}' is no agent's name: it begins with a dash")));
+    }
     AgentName::parse(name).map_err(|error| Failure::usage(format!("'{name}' is no agent's name: {error}")))
 }
 

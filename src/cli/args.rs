@@ -85,6 +85,8 @@ pub enum Command {
     Env(Env),
     /// State at a glance
     Status,
+    /// Have the daemon read its configuration anew; a faulty file changes nothing
+    Reload,
     /// Check, show and describe the configuration
     #[command(subcommand)]
     Config(Config),
@@ -118,10 +120,7 @@ pub enum Command {
     Top(Later),
     /// Which rule decides
     #[command(hide = true)]
-    Why(Later),
-    /// Reload the daemon's configuration
-    #[command(hide = true)]
-    Reload(Later),
+    Why(Why),
     /// Keys, copies and integrity of the vault
     #[command(hide = true)]
     Vault(Later),
@@ -160,6 +159,17 @@ pub struct Later {
     /// Taken and ignored
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     pub rest: Vec<OsString>,
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+pub struct Why {
+    /// Which agent
+    pub agent: String,
+    /// Which method
+    pub method: String,
+    /// Which URL
+    pub url: String,
 }
 
 const RUN_EXAMPLES: &str = "\

@@ -100,8 +100,7 @@ impl Context {
 
 /// The embedded providers and those of the configuration; their faults have the file's name.
 pub fn catalogue_of(config: &Config, file: &str) -> Result<Catalogue, Faults> {
-    let _ = config;
-    Catalogue::embedded().with(Vec::new()).map_err(|faults| {
+    config.catalogue().map_err(|faults| {
         let fault = |fault: DraftFault| Fault {
             file: file.to_owned(),
             line: 0,

@@ -51,6 +51,11 @@ impl Daemon {
         Ok(self.client.profile(profile, action).await?)
     }
 
+    /// Has it read its configuration anew.
+    pub async fn reload(&mut self) -> Outcome<Value> {
+        Ok(self.client.reload().await?)
+    }
+
     /// Has it read the vault anew.
     pub async fn vault_changed(&mut self) -> Outcome {
         Ok(self.client.refresh().await?)

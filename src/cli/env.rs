@@ -2,29 +2,36 @@
 
 use std::time::Duration;
 
+use super::agent;
 use super::args::{Env, EnvFormat};
 use super::context::Context;
 use super::daemon::Daemon;
 use super::output::{Failure, Outcome};
 use super::process::{self, Managed, Wanted};
-use crate::id::AgentName;
 use crate::launch::exports::{self, Format};
 use crate::launch::files::{ChildFiles, Sources};
+use crate::vault::VaultError;
 
 /// `keyferry env --agent NAME`
 pub async fn env(command: Env, context: &mut Context) -> Outcome {
-    let agent = AgentName::parse(&command.agent)
-        .map_err(|error| Failure::usage(format!("'{}' is no agent's name: {error}", command.agent)))?;
+    let agent = agent::parse(&command.agent)?;
     let ttl = lifetime(&command.ttl).ok_or_else(|| {
         Failure::usage(format!("'{}' is no length of time", command.ttl)).hint("30m, 12h or 7d, 31d at most")
     })?;
     let (home, config) = (context.home()?, context.config()?);
     let catalogue = context.catalogue(&config)?;
     let mut daemon = Daemon::required(&home).await?;
-    let session = daemon.session(agent.as_str(), ttl).await?;
-    let inherited = context.environment();
     // A vault that only the daemon can open is no reason to refuse; then names alone decide what is unset.
     let vault = context.vault(&home, &config).await.ok().flatten();
+    if let Some(vault) = &vault
+        && !config.agents.contains_key(&agent)
+        && !vault.agents().await?.iter().any(|row| row.agent == agent)
+    {
+        // A slip of the pen would make an agent that no rule of the configuration is about.
+        return Err(VaultError::NoSuchAgent { agent }.into());
+    }
+    let session = daemon.session(agent.as_str(), ttl).await?;
+    let inherited = context.environment();
     let managed = Managed::of(vault.as_ref(), &[]).await?;
     let (ca, bundle) = process::read_trust(&session)?;
     let sources = Sources { ca: &ca, bundle: &bundle, inherited: &inherited };

@@ -47,8 +47,11 @@ impl From<NameError> for Failure {
 
 impl From<LaunchError> for Failure {
     fn from(error: LaunchError) -> Self {
-        let hint = matches!(error, LaunchError::NoCommand).then_some("say which after --: keyferry run -- claude");
-        Self::usage(error.to_string()).maybe_hint(hint)
+        let text = error.to_string();
+        match error {
+            LaunchError::NoCommand => Self::usage(text).hint("say which after --: keyferry run -- claude"),
+            LaunchError::Start(_) | LaunchError::Signals(_) => Self::new(text),
+        }
     }
 }
 

@@ -34,7 +34,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 
 use self::args::{Cli, Command};
 use self::context::{Context, Threads, block_on};
-use self::output::{Failure, Form, Outcome, Output, Talk};
+use self::output::{Failure, Form, Outcome, Output, Talk, USAGE};
 use crate::launch::child;
 
 /// Runs the command that `arguments` name, the program's own name first, and returns the exit code.
@@ -52,12 +52,12 @@ pub fn main(arguments: &[OsString]) -> u8 {
         Ok(cli) => cli,
         Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
             output.help(&help_of(arguments));
-            return 2;
+            return USAGE;
         }
         Err(error) => {
             let text = without_values(&error.render().ansi().to_string(), arguments);
             output.parser(&error, &text);
-            return u8::try_from(error.exit_code()).unwrap_or(2);
+            return u8::try_from(error.exit_code()).unwrap_or(USAGE);
         }
     };
     let talk = if cli.global.quiet { Talk::Quiet } else { Talk::Usual };
@@ -70,7 +70,8 @@ pub fn main(arguments: &[OsString]) -> u8 {
         Err(failure) => {
             context.output.failure(&failure);
             // `run` passes a child's codes through, so its own failure has one that no child uses.
-            if for_run && !failure.said { child::OUR_FAILURE } else { failure.code }
+            let own = for_run && !failure.said && failure.code != USAGE;
+            if own { child::OUR_FAILURE } else { failure.code }
         }
     }
 }
@@ -127,6 +128,7 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Agent(command) => block_on(One, agent::agent(command, context)),
         Command::Env(command) => block_on(One, env::env(command, context)),
         Command::Status => block_on(One, status::status(context)),
+        Command::Reload => block_on(One, status::reload(context)),
         Command::Config(command) => config::config(&command, context),
         Command::Ca(command) => ca::ca(&command, context),
         Command::Provider(command) => provider::provider(&command, context),
@@ -138,7 +140,6 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Logs(_) => later("logs"),
         Command::Top(_) => later("top"),
         Command::Why(_) => later("why"),
-        Command::Reload(_) => later("reload"),
         Command::Vault(_) => later("vault"),
         Command::Audit(_) => later("audit"),
         Command::Admin(_) => later("admin"),
@@ -213,7 +214,7 @@ mod tests {
             let Some(first) = words.next() else { continue };
             // A sentence about keyferry, not a command.
             if !first.starts_with(|c: char| c.is_ascii_lowercase())
-                || ["environment", "to", "is", "has"].contains(&first)
+                || ["environment", "to", "is", "has", "placeholder"].contains(&first)
             {
                 continue;
             }

@@ -29,6 +29,9 @@ pub enum Form {
     Json,
 }
 
+/// The exit code of a command that was given wrongly.
+pub const USAGE: u8 = 2;
+
 /// Why a command did not do what it was asked to.
 #[derive(Debug)]
 pub struct Failure {
@@ -50,7 +53,7 @@ impl Failure {
 
     /// The command was given wrongly: exit code 2.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self::new(message).code(2)
+        Self::new(message).code(USAGE)
     }
 
     /// Part of the contract that is not built.

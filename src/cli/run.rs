@@ -7,6 +7,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::agent;
 use super::args::Run;
 use super::context::Context;
 use super::daemon::Daemon;
@@ -38,8 +39,7 @@ pub async fn run(command: Run, context: &mut Context) -> Outcome<u8> {
         return Err(Failure::not_yet("keyferry run --lock"));
     }
     refuse_inside(context)?;
-    let agent = AgentName::parse(&command.agent)
-        .map_err(|error| Failure::usage(format!("'{}' is no agent's name: {error}", command.agent)))?;
+    let agent = agent::parse(&command.agent)?;
     let (home, config) = (context.home()?, context.config()?);
     let catalogue = context.catalogue(&config)?;
     let vault = context.vault(&home, &config).await?;
@@ -177,9 +177,9 @@ async fn launch(session: &Session, command: &[OsString], wanted: &Wanted<'_>, co
 
 fn say_start(session: &Session, pools: &[String], more: &str, context: &mut Context) {
     let pools = if pools.is_empty() { "no credentials".to_owned() } else { pools.join(", ") };
-    context
-        .output
-        .done(&format!("keyferry: agent {} through {}{more}: {pools}", session.agent, session.listeners.proxy));
+    let (agent, proxy) = (&session.agent, session.listeners.proxy);
+    let guard = "guard not enforced: the command can read what you can";
+    context.output.done(&format!("keyferry: agent {agent} through {proxy}{more}: {pools} ({guard})"));
 }
 
 fn code(ended: Ended, context: &mut Context) -> u8 {

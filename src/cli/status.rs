@@ -25,6 +25,20 @@ pub async fn status(context: &mut Context) -> Outcome {
     if running { Ok(()) } else { Err(Failure::silent(NO_DAEMON)) }
 }
 
+/// `keyferry reload`
+pub async fn reload(context: &mut Context) -> Outcome {
+    let answer = Daemon::required(&context.home()?).await?.reload().await?;
+    if context.output.is_json() {
+        return context.output.json(&answer);
+    }
+    context.output.done("the configuration is read anew");
+    let restart = answer.get("restart_needed").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    for key in restart.iter().filter_map(Value::as_str) {
+        context.output.warn(&format!("{key} takes effect at the next start: restart needed"));
+    }
+    Ok(())
+}
+
 /// What the home says by itself.
 async fn without_daemon(context: &mut Context) -> Outcome<Value> {
     let home = context.home()?;

@@ -19,11 +19,11 @@ pub fn is_reserved(variable: &str) -> bool {
             .any(|prefix| upper.starts_with(prefix))
 }
 
-/// The variable that agents find a stored credential's placeholder in: its own, else its provider's conventional
-/// one, else its name in upper case. None where it is not installed.
+/// The variable of a stored credential, installed or not: its own, else its provider's conventional one, else its
+/// name in upper case. None without a provider, when nothing can go anywhere.
 #[must_use]
 pub fn variable_of(stored: &Stored, catalogue: &Catalogue) -> Option<String> {
-    let provider = stored.provider.as_ref().filter(|_| stored.install)?;
+    let provider = stored.provider.as_ref()?;
     let kind = catalogue.provider(provider).and_then(|provider| provider.kind(&stored.kind));
     let conventional = kind.and_then(|kind| kind.env.first().cloned());
     Some(stored.env.clone().or(conventional).unwrap_or_else(|| upper_snake(stored.name.short().as_str())))

@@ -144,8 +144,11 @@ fn report(stored: &Stored, shape: &SecretShape, before: &[Stored], context: &mut
     }
     if stored.version == 1 && before.is_empty() {
         let agent = if provider.as_str() == "anthropic" { "claude" } else { "COMMAND" };
-        let variable =
-            shape.env.as_deref().map_or_else(String::new, |env| format!(" ({env} holds a placeholder there)"));
+        let variable = shape
+            .env
+            .as_deref()
+            .filter(|_| shape.install)
+            .map_or_else(String::new, |env| format!(" ({env} holds a placeholder there)"));
         output.next(&format!("keyferry run -- {agent}{variable}"));
     }
 }
