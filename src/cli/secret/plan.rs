@@ -280,3 +280,145 @@ fn choose_variable(request: &Request, existing: Option<&Stored>) -> Outcome<Opti
     }
     Ok(Some(variable.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::WallTime;
+
+    fn request(name: &str) -> Request {
+        Request {
+            name: CredentialName::parse(name).unwrap(),
+            scope: Scope::Shared,
+            provider: None,
+            kind: None,
+            env: None,
+            no_install: false,
+            hosts: Vec::new(),
+            description: None,
+            label: None,
+        }
+    }
+
+    fn planned(request: &Request, value: &str, existing: Option<&Stored>) -> Outcome<Plan> {
+        plan(request, &Secret::from(value.to_owned()), existing, &Catalogue::embedded())
+    }
+
+    /// Values with the beginnings that the issuers give, which open nothing.
+    fn value(prefix: &str, length: usize) -> String {
+        format!("{prefix}{}", "x".repeat(length))
+    }
+
+    fn stored(draft: Draft) -> Stored {
+        Stored {
+            id: [1; 16],
+            name: draft.name,
+            provider: draft.provider,
+            kind: draft.kind,
+            scope: draft.scope,
+            env: draft.env,
+            install: draft.install,
+            hosts: draft.hosts,
+            description: draft.description,
+            label: draft.label,
+            masked: "***".into(),
+            version: 1,
+            created: WallTime(1),
+            updated: WallTime(1),
+        }
+    }
+
+    #[test]
+    fn the_provider_comes_from_the_name_then_the_variable_then_the_shape() {
+        let github = value("ghp_", 36);
+        let cases = [
+            ("anthropic:work", github.as_str(), Some("anthropic")),
+            ("openai-api-key", "plain-value-of-no-shape", Some("openai")),
+            ("OPENAI_API_KEY", "plain-value-of-no-shape", Some("openai")),
+            ("mine", github.as_str(), Some("github")),
+            ("mine", "plain-value-of-no-shape", None),
+        ];
+        for (name, value, provider) in cases {
+            let plan = planned(&request(name), value, None).unwrap();
+            assert_eq!(plan.draft.provider.as_ref().map(|id| id.as_str()), provider, "{name}");
+            assert_eq!(plan.draft.install, provider.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_may_be_a_mistake_is_said() {
+        let warned = |plan: &Plan| plan.notes.iter().any(|note| matches!(note, Note::Warn(_)));
+        assert!(warned(&planned(&request("anthropic:work"), &value("ghp_", 36), None).unwrap()));
+        assert!(warned(&planned(&request("mine"), "plain-value-of-no-shape", None).unwrap()));
+        assert!(!warned(&planned(&request("github:work"), &value("ghp_", 36), None).unwrap()));
+    }
+
+    #[test]
+    fn an_unknown_provider_is_refused_with_the_one_that_was_meant() {
+        for (name, provider) in [("antropic:work", None), ("work", Some("antropic"))] {
+            let mut request = request(name);
+            request.provider = provider.map(str::to_owned);
+            let failure = planned(&request, "value-of-something", None).unwrap_err();
+            assert!(failure.hint.unwrap().contains("anthropic"));
+        }
+        let mut two = request("anthropic:work");
+        two.provider = Some("openai".into());
+        assert_eq!(planned(&two, "value-of-something", None).unwrap_err().code, 2);
+    }
+
+    #[test]
+    fn the_kind_follows_the_shape_and_the_option_wins() {
+        let token = format!("sk-ant-{}01-{}", "oat", "x".repeat(93));
+        assert_eq!(planned(&request("anthropic:a"), &token, None).unwrap().draft.kind, "setup-token");
+        assert_eq!(planned(&request("anthropic:a"), "unlike-any-shape", None).unwrap().draft.kind, "api-key");
+        let mut named = request("anthropic:a");
+        named.kind = Some("setup-token".into());
+        assert_eq!(planned(&named, "unlike-any-shape", None).unwrap().draft.kind, "setup-token");
+        named.kind = Some("password".into());
+        let failure = planned(&named, "unlike-any-shape", None).unwrap_err();
+        assert!(failure.hint.unwrap().contains("setup-token"));
+    }
+
+    #[test]
+    fn a_host_per_customer_must_be_named_and_a_wildcard_is_warned_of() {
+        let mut request = request("azure-openai:work");
+        let failure = planned(&request, "value-of-something", None).unwrap_err();
+        assert!(failure.hint.unwrap().contains("--host"));
+        assert!(lacks_host(&request, &Secret::from("v".repeat(20)), None, &Catalogue::embedded()).is_some());
+        request.hosts = vec!["mine.openai.azure.com".into()];
+        let plan = planned(&request, "value-of-something", None).unwrap();
+        assert_eq!(plan.draft.hosts, ["mine.openai.azure.com"]);
+        assert!(plan.notes.is_empty(), "{:?}", plan.notes);
+        request.hosts = vec!["*.openai.azure.com".into()];
+        let plan = planned(&request, "value-of-something", None).unwrap();
+        assert!(matches!(plan.notes.as_slice(), [Note::Warn(_)]), "{:?}", plan.notes);
+        request.hosts = vec!["a*b.example".into()];
+        assert_eq!(planned(&request, "value-of-something", None).unwrap_err().code, 2);
+    }
+
+    #[test]
+    fn a_rotation_keeps_what_was_not_said_anew() {
+        let mut first = request("openai:work");
+        first.env = Some("TEAM_KEY".into());
+        first.description = Some("for the team".into());
+        first.hosts = vec!["gateway.example".into()];
+        let before = stored(planned(&first, "value-of-something", None).unwrap().draft);
+        let again = planned(&request("openai:work"), "another-value-of-it", Some(&before)).unwrap().draft;
+        assert_eq!(again.env.as_deref(), Some("TEAM_KEY"));
+        assert_eq!(again.description.as_deref(), Some("for the team"));
+        assert_eq!(again.hosts, ["gateway.example"]);
+        let mut changed = request("openai:work");
+        changed.description = Some("for everybody".into());
+        let changed = planned(&changed, "another-value-of-it", Some(&before)).unwrap().draft;
+        assert_eq!(changed.description.as_deref(), Some("for everybody"));
+    }
+
+    #[test]
+    fn a_variable_with_a_meaning_of_its_own_is_refused() {
+        for variable in ["PATH", "LD_PRELOAD", "https_proxy", "a-b", "1A", ""] {
+            let mut request = request("openai:work");
+            request.env = Some(variable.into());
+            assert_eq!(planned(&request, "value-of-something", None).unwrap_err().code, 2, "{variable}");
+        }
+    }
+}

@@ -2,11 +2,15 @@
 //!
 //! Invariant: no option takes a secret's value, and no help text promises what is not built.
 
+mod secret;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use self::secret::{Secret, SecretName, SecretSet};
 
 /// Carries the keys, so that your agents don't have to.
 #[derive(Debug, Parser)]
@@ -72,7 +76,7 @@ pub enum Command {
     /// Write a commented configuration
     Init(Init),
     /// Store, list and delete secrets; values are never shown
-    #[command(subcommand, before_help = SECRET_EXAMPLES)]
+    #[command(subcommand, before_help = secret::EXAMPLES)]
     Secret(Secret),
     /// The state of each credential in its provider's pool
     #[command(subcommand)]
@@ -184,13 +188,6 @@ Examples:
   keyferry agent create coder                 a token for an agent, shown once
   eval \"$(keyferry env --agent coder)\"        or a session token, as variables for this shell";
 
-const SECRET_EXAMPLES: &str = "\
-Examples:
-  keyferry secret set anthropic:work                    asks for the value without echo
-  pass show anthropic | keyferry secret set anthropic:work -
-  keyferry secret set github:bot --from-env GITHUB_TOKEN
-  keyferry secret list";
-
 const AGENT_EXAMPLES: &str = "\
 Examples:
   keyferry agent create coder
@@ -232,107 +229,6 @@ pub struct Init {
     #[arg(long, hide = true)]
     pub allow_reveal: bool,
     /// Replace an existing configuration
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// `secret ..`.
-#[derive(Debug, Subcommand)]
-pub enum Secret {
-    /// Store a value, or rotate it: a new version
-    ///
-    /// The value comes from a hidden prompt, from stdin, from a variable or from a file, never from an argument.
-    #[command(before_help = SECRET_EXAMPLES)]
-    Set(Box<SecretSet>),
-    /// List all secrets, masked
-    List,
-    /// Show one secret, masked
-    Show(SecretName),
-    /// The versions of a secret, masked
-    History(SecretName),
-    /// Delete a secret with all its versions
-    Delete(SecretDelete),
-    /// Go back to an earlier version
-    #[command(hide = true)]
-    Rollback(Later),
-    /// Find secrets
-    #[command(hide = true)]
-    Search(Later),
-    /// Import from files
-    #[command(hide = true)]
-    Import(Later),
-    /// Export sealed
-    #[command(hide = true)]
-    Export(Later),
-    /// Show a value
-    #[command(hide = true)]
-    Reveal(Later),
-}
-
-/// `secret set`.
-#[derive(Debug, Args)]
-pub struct SecretSet {
-    /// `provider:name`, or a name of its own
-    #[arg(value_name = "NAME")]
-    pub name: String,
-    /// `-` reads the value from stdin
-    #[arg(value_name = "-")]
-    pub dash: Vec<OsString>,
-    /// Take the value from the variable VAR
-    #[arg(long, value_name = "VAR", conflicts_with_all = ["from_file", "dash"])]
-    pub from_env: Option<String>,
-    /// Take the value from the file F
-    #[arg(long, value_name = "F", conflicts_with = "dash")]
-    pub from_file: Option<PathBuf>,
-    /// Keep a reference instead of a value (not available yet)
-    #[arg(long, value_name = "REF", hide = true)]
-    pub r#ref: Option<String>,
-    /// Parts that are not secret (not available yet)
-    #[arg(long = "set", value_name = "K=V", hide = true)]
-    pub set: Vec<String>,
-    /// Whose key it is, when the name does not say so
-    #[arg(long, value_name = "PROVIDER")]
-    pub provider: Option<String>,
-    /// Which kind of the provider's credentials, when its shape does not say so
-    #[arg(long = "type", value_name = "TYPE")]
-    pub kind: Option<String>,
-    /// What it is for
-    #[arg(long, value_name = "TEXT")]
-    pub description: Option<String>,
-    /// A label of your own
-    #[arg(long, value_name = "TEXT")]
-    pub label: Option<String>,
-    /// Who may use it: shared, or agent:NAME
-    #[arg(long, value_name = "SCOPE", default_value = "shared")]
-    pub scope: String,
-    /// The variable that agents find a placeholder in
-    #[arg(long, value_name = "VAR")]
-    pub env: Option<String>,
-    /// Set no variable for it
-    #[arg(long)]
-    pub no_install: bool,
-    /// The hosts that it may be sent to, for providers with a host per customer
-    #[arg(long = "host", value_name = "H")]
-    pub hosts: Vec<String>,
-}
-
-/// A stored secret's name.
-#[derive(Debug, Args)]
-pub struct SecretName {
-    /// Its name
-    pub name: String,
-    /// Which one, when several scopes have the name: shared, or agent:NAME
-    #[arg(long, value_name = "SCOPE")]
-    pub scope: Option<String>,
-}
-
-/// `secret delete`.
-#[derive(Debug, Args)]
-pub struct SecretDelete {
-    /// Which
-    #[command(flatten)]
-    pub which: SecretName,
-    /// Do not ask
     #[arg(long)]
     pub yes: bool,
 }
