@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
 use super::json;
-use super::{Outcome, Rules};
+use super::{Class, Outcome, Rules};
 use crate::clock::WallTime;
 
 /// How much of one event's data is kept: error events are short, content can be anything.
@@ -67,7 +67,9 @@ impl Scanner {
             return Peek::Content;
         }
         if let Some((status, data)) = self.error.take() {
-            return Peek::Failed(Box::new(rules.judge_event(status, fields, &data, now)));
+            let outcome = rules.judge_event(status, fields, &data, now);
+            let failed = outcome.class != Class::Success;
+            return if failed { Peek::Failed(Box::new(outcome)) } else { Peek::Content };
         }
         if self.events >= PATIENCE_EVENTS || self.bytes >= PATIENCE_BYTES { Peek::Content } else { Peek::Waiting }
     }
@@ -76,7 +78,7 @@ impl Scanner {
     pub fn watch(&mut self, bytes: &[u8], rules: &Rules, fields: &HeaderMap, now: WallTime) -> Option<Outcome> {
         self.feed(bytes);
         let (status, data) = self.error.take()?;
-        Some(rules.judge_event(status, fields, &data, now))
+        Some(rules.judge_event(status, fields, &data, now)).filter(|outcome| outcome.class != Class::Success)
     }
 
     fn feed(&mut self, bytes: &[u8]) {
@@ -145,7 +147,8 @@ impl Scanner {
         }
         self.events = self.events.saturating_add(1);
         // An event that did not fit is no error report and no greeting.
-        match if cut { Seen::Content } else { look(name.as_deref(), &data) } {
+        let plain = self.content && name.as_deref() != Some("error") && !may_report(&data);
+        match if cut || plain { Seen::Content } else { look(name.as_deref(), &data) } {
             Seen::Handshake => {}
             Seen::Content => self.content = true,
             Seen::Error(status) => self.error = self.error.take().or(Some((status, data.clone()))),
@@ -155,10 +158,17 @@ impl Scanner {
     }
 }
 
+/// Whether an event's data has a word of an error report. Most events of a stream have none, and no JSON is read for
+/// those once there was content.
+fn may_report(data: &[u8]) -> bool {
+    memchr::memmem::find(data, b"error").is_some()
+        || memchr::memmem::find(data, b"base_resp").is_some()
+        || memchr::memmem::find(data, b"response.failed").is_some()
+}
+
 /// What one event is. The shapes are those of Anthropic's messages, OpenAI's chat completions and responses,
 /// OpenRouter and MiniMax; they do not contradict each other.
 fn look(name: Option<&str>, data: &[u8]) -> Seen {
-    // Most events are content, and most of those hold none of these words: no JSON is read for them.
     let value = match name {
         Some("ping") => return Seen::Handshake,
         _ => match json::read(data) {
@@ -228,4 +238,138 @@ fn stands_for(error: &Value) -> StatusCode {
     };
     let found = by_word(word("code")).or_else(|| by_word(word("type"))).unwrap_or(500);
     StatusCode::from_u16(found).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::{Class, Rulebook};
+    use super::*;
+    use crate::id::ProviderId;
+
+    const NOW: WallTime = WallTime(1_777_593_600_000);
+
+    fn peek(provider: &str, text: &str) -> Peek {
+        let rules = Rulebook::embedded().of(&ProviderId::parse(provider).unwrap());
+        Scanner::default().peek(text.as_bytes(), &rules, &HeaderMap::new(), NOW)
+    }
+
+    const GREETING: &str = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{}}\n\n\
+                            event: ping\ndata: {\"type\": \"ping\"}\n\n";
+    const OVERLOADED: &str = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"Overloaded\"}}\n\n";
+
+    #[test]
+    fn errors_before_content_are_failures_of_their_class() {
+        let cases = [
+            ("anthropic", format!("{GREETING}{OVERLOADED}"), Class::Overloaded),
+            ("anthropic", OVERLOADED.replace("overloaded_error", "rate_limit_error"), Class::RateLimit),
+            ("anthropic", OVERLOADED.replace("overloaded_error", "api_error"), Class::Transient),
+            ("anthropic", OVERLOADED.replace("overloaded_error", "invalid_request_error"), Class::RequestFault),
+            ("anthropic", "event: error\ndata: not json\n\n".to_owned(), Class::Transient),
+            (
+                "openai",
+                "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"error\":null}}\n\n\
+                 event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\
+                 \"rate_limit_exceeded\",\"message\":\"Please try again in 20s.\"}}}\n\n"
+                    .to_owned(),
+                Class::RateLimit,
+            ),
+            (
+                "openai",
+                "data: {\"type\":\"error\",\"error\":{\"code\":\"insufficient_quota\",\"message\":\"x\"}}\n\n"
+                    .to_owned(),
+                Class::Billing,
+            ),
+            (
+                "openrouter",
+                ": OPENROUTER PROCESSING\n\ndata: {\"error\":{\"code\":402,\"message\":\"Insufficient credits\"},\
+                 \"choices\":[{\"finish_reason\":\"error\"}]}\n\n"
+                    .to_owned(),
+                Class::Billing,
+            ),
+            (
+                "minimax",
+                "data: {\"base_resp\":{\"status_code\":1002,\"status_msg\":\"rate limit\"}}\n\n".to_owned(),
+                Class::RateLimit,
+            ),
+        ];
+        for (provider, text, class) in cases {
+            match peek(provider, &text) {
+                Peek::Failed(outcome) => assert_eq!(outcome.class, class, "{text}"),
+                other => panic!("{other:?}: {text}"),
+            }
+        }
+    }
+
+    #[test]
+    fn greetings_wait_and_content_goes_on() {
+        let role =
+            "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n";
+        let word = role.replace("\"content\":\"\"", "\"content\":\"Hi\"");
+        let block = "data: {\"type\":\"content_block_start\",\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n";
+        let tool = block.replace("\"text\",\"text\":\"\"", "\"tool_use\",\"id\":\"x\"");
+        for text in [GREETING, role, block, ": keep-alive\n\n", "\n\n\n", "data: {\"half\":"] {
+            assert_eq!(peek("anthropic", text), Peek::Waiting, "{text}");
+        }
+        let events = GREETING.repeat(8);
+        let long = format!(": {}", "x".repeat(70_000));
+        for text in [&word, &tool, "data: [DONE]\n\n", &events, &long, "data: {\"choices\":[]}\n\n"] {
+            assert_eq!(peek("anthropic", text), Peek::Content, "{text}");
+        }
+        // What came first counts.
+        assert_eq!(peek("anthropic", &format!("{word}{OVERLOADED}")), Peek::Content);
+    }
+
+    #[test]
+    fn an_error_after_content_is_seen_and_words_about_errors_are_not() {
+        let rules = Rulebook::embedded().of(&ProviderId::parse("anthropic").unwrap());
+        let mut scanner = Scanner::default();
+        let talk = "data: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"an \\\"error\\\": {}\"}}\n\n";
+        let fields = HeaderMap::new();
+        assert_eq!(scanner.watch(talk.as_bytes(), &rules, &fields, NOW), None);
+        let outcome = scanner.watch(OVERLOADED.as_bytes(), &rules, &fields, NOW);
+        assert_eq!(outcome.map(|outcome| outcome.class), Some(Class::Overloaded));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+        #[test]
+        fn cuts_and_line_ends_do_not_matter(cuts in proptest::collection::vec(0usize..400, 0..12), ends in 0..3usize) {
+            let text = format!("{GREETING}{OVERLOADED}").replace('\n', ["\n", "\r\n", "\r"][ends]);
+            let rules = Rulebook::embedded().of(&ProviderId::parse("anthropic").unwrap());
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let mut scanner = Scanner::default();
+            let mut last = Peek::Waiting;
+            for pair in cuts.windows(2) {
+                last = scanner.peek(&text.as_bytes()[pair[0]..pair[1]], &rules, &HeaderMap::new(), NOW);
+                if last != Peek::Waiting {
+                    break;
+                }
+            }
+            prop_assert!(matches!(last, Peek::Failed(_)), "{last:?}");
+        }
+
+        #[test]
+        fn is_total_and_bounded(chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..20)) {
+            let rules = Rulebook::embedded().of(&ProviderId::parse("openai").unwrap());
+            let mut scanner = Scanner::default();
+            for chunk in &chunks {
+                scanner.watch(chunk, &rules, &HeaderMap::new(), NOW);
+                prop_assert!(scanner.line.len() <= KEPT && scanner.data.len() <= KEPT);
+            }
+        }
+    }
+
+    #[test]
+    fn keeps_no_more_than_the_beginning_of_an_endless_line() {
+        let rules = Rulebook::embedded().of(&ProviderId::parse("openai").unwrap());
+        let mut scanner = Scanner::default();
+        for _ in 0..1000 {
+            scanner.watch(&[b'x'; 4096], &rules, &HeaderMap::new(), NOW);
+        }
+        assert!(scanner.line.capacity() <= 4 * KEPT);
+    }
 }
