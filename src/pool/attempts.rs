@@ -92,7 +92,7 @@ pub struct Attempts {
     marks: Vec<Vec<Mark>>,
     from: usize,
     again: Option<Spot>,
-    hop: bool,
+    last_spot: Option<Spot>,
     repeatable: bool,
     limits: AttemptLimits,
     throttle_hops: u8,
@@ -101,6 +101,13 @@ pub struct Attempts {
     renewing: Option<(Spot, Used, Outcome)>,
     last: Option<(ProfileId, Class)>,
     sent: u8,
+}
+
+/// Whether a wait for a profile that rests is welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Some,
+    None,
 }
 
 /// What to do where no profile is left.
@@ -129,7 +136,7 @@ impl Attempts {
             marks,
             from: 0,
             again: None,
-            hop: false,
+            last_spot: None,
             repeatable,
             limits,
             throttle_hops,
@@ -154,12 +161,12 @@ impl Attempts {
 
     /// The first step.
     pub fn begin(&mut self, now: WallTime) -> Step {
-        self.next(Otherwise::Answer, now)
+        self.next(Patience::Some, now).unwrap_or_else(|| self.shortage(now))
     }
 
     /// The step after a wait.
     pub fn resume(&mut self, now: WallTime) -> Step {
-        self.next(Otherwise::Answer, now)
+        self.next(Patience::Some, now).unwrap_or_else(|| self.shortage(now))
     }
 
     /// The body is not kept any longer, or bytes went to the client: the request cannot go out again.
@@ -211,7 +218,7 @@ impl Attempts {
         match result {
             Renewed::Fresh => {
                 self.again = Some(spot);
-                self.next(Otherwise::Answer, now)
+                self.next(Patience::Some, now).unwrap_or_else(|| self.shortage(now))
             }
             Renewed::Refused | Renewed::Failed => {
                 self.mark(spot, |mark| mark.dead = true);
@@ -338,13 +345,9 @@ impl Attempts {
         let alone = self.again.is_none()
             && self.from == 0
             && self.ask.targets.first().is_some_and(|target| self.is_alone(target));
-        if !alone && self.may_repeat(now) {
-            return match self.next(Otherwise::Forward, now) {
-                Step::Forward(_) => self.finish(otherwise, used, now),
-                step => step,
-            };
-        }
-        self.finish(otherwise, used, now)
+        let patience = if otherwise == Otherwise::Answer { Patience::Some } else { Patience::None };
+        let next = if !alone && self.may_repeat(now) { self.next(patience, now) } else { None };
+        next.unwrap_or_else(|| self.finish(otherwise, used, now))
     }
 
     fn finish(&mut self, otherwise: Otherwise, used: Option<Used>, now: WallTime) -> Step {
@@ -357,13 +360,13 @@ impl Attempts {
         }
     }
 
-    fn next(&mut self, otherwise: Otherwise, now: WallTime) -> Step {
+    fn next(&mut self, patience: Patience, now: WallTime) -> Option<Step> {
         let want = Want {
             ask: &self.ask,
             marks: &self.marks,
             from: self.from,
             again: self.again,
-            hop: self.hop,
+            last: self.last_spot,
             repeatable: self.repeatable && self.sent.saturating_add(1) < self.limits.attempts,
         };
         let picked = self.pools.with_state(|state| state.pick(&want, now));
@@ -371,7 +374,7 @@ impl Attempts {
             Picked::Chosen(chosen) => {
                 let target = self.ask.targets.get(chosen.spot.target);
                 let candidate = target.and_then(|target| target.candidates.get(chosen.spot.candidate));
-                let (Some(target), Some(candidate)) = (target, candidate) else { return self.shortage(now) };
+                let (target, candidate) = target.zip(candidate)?;
                 let used = Used {
                     provider: target.provider.clone(),
                     number: chosen.number,
@@ -385,21 +388,16 @@ impl Attempts {
                 let lease =
                     Lease::new(self.pools.clone(), candidate.profile.clone(), chosen.spot, used, from, chosen.warm);
                 self.sent = self.sent.saturating_add(1);
-                self.hop = true;
+                self.last_spot = Some(chosen.spot);
                 self.again = None;
-                Step::Send(lease)
+                Some(Step::Send(lease))
             }
-            Picked::Wait(until) if otherwise == Otherwise::Answer || self.sent > 0 => {
-                if until < self.ask.deadline && take(&mut self.limits.waits) {
-                    self.wait(until)
-                } else if otherwise == Otherwise::Forward {
-                    self.forward(None)
-                } else {
-                    self.shortage(now)
-                }
+            // A place at a ready profile is always worth the wait, within the request's time.
+            Picked::Gate(until) => (until < self.ask.deadline).then(|| self.wait(until)),
+            Picked::Wait(until) => {
+                (patience == Patience::Some && take(&mut self.limits.waits)).then(|| self.wait(until))
             }
-            Picked::Wait(_) | Picked::Nothing if otherwise == Otherwise::Forward => self.forward(None),
-            Picked::Wait(_) | Picked::Nothing => self.shortage(now),
+            Picked::Nothing => None,
         }
     }
 

@@ -34,7 +34,7 @@ impl Source {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Stated => "stated",
+            Self::Stated => "upstream",
             Self::Ladder => "ladder",
             Self::Confirmed => "confirmed",
         }

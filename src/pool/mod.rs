@@ -117,6 +117,13 @@ pub enum Verdict {
     Unknown,
 }
 
+/// The published defaults, without jitter.
+impl Default for Pools {
+    fn default() -> Self {
+        Self::new(HashMap::new(), Jitter::none())
+    }
+}
+
 impl Pools {
     /// Pools with these settings; a provider without any has the defaults.
     #[must_use]
@@ -167,10 +174,15 @@ impl Pools {
         self.with_state(|state| state.view(profile, now))
     }
 
-    /// Forgets everything that is held against a profile, its share of its group's and its upstream's too. Whether
-    /// there was anything.
-    pub fn reset(&self, profile: &ProfileId) -> bool {
-        self.with(|state| state.reset(profile))
+    /// Learns of a profile, so that listings have it before it was asked for; one whose value changed begins anew.
+    pub fn know(&self, profile: &ProfileId, fingerprint: [u8; 8]) {
+        let candidate = Candidate { profile: profile.clone(), rank: 0, fingerprint, renewable: false };
+        self.with_state(|state| state.know(&candidate));
+    }
+
+    /// Forgets everything that is held against a profile, its group's and its upstream's too.
+    pub fn reset(&self, profile: &ProfileId) {
+        self.with(|state| state.reset(profile));
     }
 
     /// Takes a profile out until [`Pools::enable`].
@@ -221,8 +233,9 @@ impl Pools {
     }
 
     /// Takes stored rows back. A hold whose end has passed is half-open, not closed.
-    pub fn restore(&self, rows: &[(String, String)], now: WallTime) {
-        self.with_state(|state| state.restore(rows, now));
+    pub fn restore(&self, rows: impl IntoIterator<Item = (String, String)>, now: WallTime) {
+        let rows: Vec<_> = rows.into_iter().collect();
+        self.with_state(|state| state.restore(&rows, now));
     }
 
     fn with_state<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::ask::{Ask, Bound, Candidate, Target};
+use super::ask::{Ask, Bound, Candidate, Session, Target};
 use super::cell::{Ramp, Source, Status};
 use super::ladder::Lane;
 use super::settings::Strategy;
@@ -19,9 +19,6 @@ const PROBE_ANSWERS: Duration = Duration::from_secs(2);
 /// A rest of the pinned profile up to this is gone around, not moved away from: moving on every throttle makes a fleet
 /// bounce between two profiles (teamclaude #306).
 const DETOUR: Duration = Duration::from_secs(60);
-
-/// A conversation that was used this recently has its prompts in the provider's cache.
-pub(super) const WARM: Duration = Duration::from_secs(300);
 
 /// What a request has tried of one candidate.
 #[derive(Debug, Clone, Copy, Default)]
@@ -50,8 +47,8 @@ pub(super) struct Want<'a> {
     pub(super) from: usize,
     /// This candidate again, if it may be.
     pub(super) again: Option<Spot>,
-    /// Whether it comes from another profile.
-    pub(super) hop: bool,
+    /// Where it was sent last.
+    pub(super) last: Option<Spot>,
     /// Whether the request can go out once more if this attempt is refused.
     pub(super) repeatable: bool,
 }
@@ -71,7 +68,10 @@ pub(super) struct Chosen {
 #[derive(Debug)]
 pub(super) enum Picked {
     Chosen(Chosen),
+    /// A profile that rests is free then.
     Wait(WallTime),
+    /// A profile is ready, but has enough on its way until then.
+    Gate(WallTime),
     Nothing,
 }
 
@@ -91,6 +91,8 @@ struct Seat {
     key: Key,
     gate: Option<WallTime>,
     usable: bool,
+    /// Whether the request, or its conversation, comes over from another profile.
+    moved: bool,
 }
 
 /// The smaller, the earlier: place in the order or rank, nearly spent, waiting at a gate, turn, position.
@@ -111,54 +113,34 @@ impl State {
     }
 
     fn pick_at(&mut self, want: &Want<'_>, at: usize, target: &Target, now: WallTime) -> Picked {
-        let mut number = self.number;
+        let number = self.number.saturating_add(1);
         let pool = self.pool(&target.provider);
-        let seats = pool.seats(want, at, target, now);
         let session = want.ask.session.key().filter(|_| pool.settings.strategy == Strategy::Sticky);
         let pin = session.and_then(|key| pool.sticky.find(key, now));
-        let warm = pin.is_some_and(|pin| now.since(pin.used) < WARM);
-        let decided = decide(&seats, pin, want, at, now);
-        let picked = match decided {
-            Decided::Seat { seat, probe } => match seat.gate.filter(|_| !probe) {
-                Some(gate) if gate < want.ask.deadline => Picked::Wait(gate),
-                Some(_) | None => {
-                    number = number.saturating_add(1);
-                    let moved = want.hop
-                        || pin.is_some_and(|pin| {
-                            pin.member != seat.cover.member && pin.detour != Some(seat.cover.member)
-                        });
-                    let chosen = Chosen {
-                        spot: Spot { target: at, candidate: seat.candidate },
-                        number,
-                        cover: seat.cover.clone(),
-                        probe,
-                        moved,
-                        warm: warm && pin.is_some_and(|pin| pin.member == seat.cover.member),
-                    };
-                    pool.dispatch(&chosen, now);
-                    if let Some(key) = session {
-                        pool.pin(key, pin, &seats, seat.cover.member, now);
-                    }
-                    Picked::Chosen(chosen)
-                }
-            },
-            Decided::None => {
-                let patience = if want.ask.patient && !warm {
-                    pool.settings.wait
-                } else if want.ask.patient {
-                    pool.settings.warm_wait
-                } else {
-                    Duration::ZERO
-                };
-                let release = seats.iter().filter(|seat| seat.usable).filter_map(|seat| release(seat, now)).min();
-                match release {
-                    Some(at) if at.since(now) <= patience && at < want.ask.deadline => Picked::Wait(at),
-                    Some(_) | None => Picked::Nothing,
-                }
-            }
+        let seats = pool.seats(want, at, target, pin, now);
+        let Some((seat, probe)) = decide(&seats, pin, want, at, now) else {
+            return pool.wait(want, &seats, pin, now).map_or(Picked::Nothing, Picked::Wait);
         };
+        if let Some(gate) = seat.gate.filter(|_| !probe) {
+            return Picked::Gate(gate);
+        }
+        let chosen = Chosen {
+            spot: Spot { target: at, candidate: seat.candidate },
+            number,
+            cover: seat.cover.clone(),
+            probe,
+            moved: seat.moved,
+            warm: pin.is_some_and(|pin| pin.member == seat.cover.member && pin.is_warm(now)),
+        };
+        pool.dispatch(&chosen, now);
+        if want.last.is_none() {
+            pool.retries.request(now);
+        }
+        if let Some(key) = session {
+            pool.pin(key, pin, &seats, seat.cover.member, now);
+        }
         self.number = number;
-        picked
+        Picked::Chosen(chosen)
     }
 
     /// A probe before the end of a rest, where there is nothing else at all: a stated end can be wrong, and a ladder
@@ -170,7 +152,7 @@ impl State {
                 continue;
             }
             let pool = self.pool(&target.provider);
-            for seat in pool.seats(want, at, target, now).into_iter().filter(|seat| seat.usable) {
+            for seat in pool.seats(want, at, target, None, now).into_iter().filter(|seat| seat.usable) {
                 match seat.status {
                     Status::Open(until) if pool.may_probe_early(&seat.cover, now) => {
                         if best.as_ref().is_none_or(|(earliest, _, _)| until < *earliest) {
@@ -185,7 +167,7 @@ impl State {
         }
         let (_, spot, cover) = best?;
         self.number = self.number.saturating_add(1);
-        let chosen = Chosen { spot, number: self.number, cover, probe: true, moved: want.hop, warm: false };
+        let chosen = Chosen { spot, number: self.number, cover, probe: true, moved: false, warm: false };
         let provider = want.ask.targets.get(spot.target).map(|target| target.provider.clone())?;
         let pool = self.pool(&provider);
         for slot in Slot::ALL {
@@ -200,40 +182,51 @@ impl State {
     }
 }
 
-enum Decided<'a> {
-    Seat { seat: &'a Seat, probe: bool },
-    None,
-}
-
-fn decide<'a>(seats: &'a [Seat], pin: Option<Pin>, want: &Want<'_>, at: usize, now: WallTime) -> Decided<'a> {
+/// The seat to take, and whether that is a probe.
+fn decide<'a>(
+    seats: &'a [Seat],
+    pin: Option<Pin>,
+    want: &Want<'_>,
+    at: usize,
+    now: WallTime,
+) -> Option<(&'a Seat, bool)> {
     let ready = |seat: &&Seat| seat.usable && seat.status == Status::Closed;
     let half = |seat: &&Seat| seat.usable && seat.status == Status::HalfOpen { probed: None };
     if let Some(spot) = want.again.filter(|spot| spot.target == at) {
         let seat = seats.iter().find(|seat| seat.candidate == spot.candidate);
         if let Some(seat) = seat.filter(|seat| ready(seat) || half(seat)) {
-            return Decided::Seat { seat, probe: seat.status != Status::Closed };
-        }
-    }
-    let of = |member: usize| seats.iter().find(|seat| seat.cover.member == member);
-    if let Some(pin) = pin {
-        let own = of(pin.member).filter(ready);
-        if let Some(seat) = own.or_else(|| pin.detour.and_then(of).filter(ready)) {
-            return Decided::Seat { seat, probe: false };
+            return Some((seat, seat.status != Status::Closed));
         }
     }
     let best = seats.iter().filter(ready).min_by_key(|seat| seat.key);
     let proving = seats.iter().filter(half).min_by_key(|seat| seat.key);
+    let of = |member: usize| seats.iter().find(|seat| seat.cover.member == member);
+    if let Some(pin) = pin {
+        let own = of(pin.member);
+        // Its own profile's rest is over: what is cached there is worth the try.
+        if let Some(seat) = own.filter(half).filter(|_| want.repeatable) {
+            return Some((seat, true));
+        }
+        let seat = own.filter(ready).or_else(|| pin.detour.and_then(of).filter(ready));
+        // An agent that is known for nothing but itself, and a conversation whose cache is cold, go back to a profile
+        // that comes before theirs. A warm conversation stays.
+        let loose = matches!(want.ask.session, Session::Agent(_)) || !pin.is_warm(now);
+        let before = |other: &&Seat, seat: &Seat| other.key.0 < seat.key.0;
+        if let Some(seat) = seat
+            && !(loose && best.is_some_and(|best| before(&best, seat)))
+            && !(loose && want.repeatable && proving.is_some_and(|proving| before(&proving, seat)))
+        {
+            return Some((seat, false));
+        }
+    }
+    // A conversation that has a profile does not leave it to prove another.
+    let free =
+        pin.is_none() || matches!(want.ask.session, Session::Agent(_)) || pin.is_some_and(|pin| !pin.is_warm(now));
     match (best, proving) {
-        // A conversation that has a profile does not leave it, or its detour, to prove another.
-        (Some(best), Some(proving)) if want.repeatable && pin.is_none() && proving.key < best.key => {
-            Decided::Seat { seat: proving, probe: true }
-        }
-        (Some(best), _) => Decided::Seat { seat: best, probe: false },
-        (None, Some(proving)) => Decided::Seat { seat: proving, probe: true },
-        (None, None) => {
-            let _ = now;
-            Decided::None
-        }
+        (Some(best), Some(proving)) if want.repeatable && free && proving.key < best.key => Some((proving, true)),
+        (Some(best), _) => Some((best, false)),
+        (None, Some(proving)) => Some((proving, true)),
+        (None, None) => None,
     }
 }
 
@@ -246,7 +239,7 @@ fn release(seat: &Seat, now: WallTime) -> Option<WallTime> {
 }
 
 impl Pool {
-    fn seats(&mut self, want: &Want<'_>, at: usize, target: &Target, now: WallTime) -> Vec<Seat> {
+    fn seats(&mut self, want: &Want<'_>, at: usize, target: &Target, pin: Option<Pin>, now: WallTime) -> Vec<Seat> {
         let marks = want.marks.get(at);
         let mut seats = Vec::with_capacity(target.candidates.len());
         for (index, candidate) in target.candidates.iter().enumerate() {
@@ -257,9 +250,11 @@ impl Pool {
             let disabled = self.members.get(member).is_some_and(|member| member.disabled);
             let usable = !disabled && !mark.dead && (!mark.left || again) && self.owns(want.ask, member, now);
             let status = self.status(&cover, now);
-            let gate = self.gate(&cover, want, now);
+            let elsewhere = want.last.is_some_and(|last| last != Spot { target: at, candidate: index });
+            let moved = elsewhere || pin.is_some_and(|pin| pin.member != member && pin.detour != Some(member));
+            let gate = self.gate(&cover, moved, now);
             let key = self.key(candidate, index, member, gate, now);
-            seats.push(Seat { candidate: index, cover, status, key, gate, usable });
+            seats.push(Seat { candidate: index, cover, status, key, gate, usable, moved });
         }
         seats
     }
@@ -292,10 +287,10 @@ impl Pool {
         worst
     }
 
-    fn gate(&self, cover: &Cover, want: &Want<'_>, now: WallTime) -> Option<WallTime> {
+    fn gate(&self, cover: &Cover, moved: bool, now: WallTime) -> Option<WallTime> {
         let cells = Slot::ALL.into_iter().filter_map(|slot| self.cell(slot, cover)?.gate(now)).max();
         let arrivals = self.members.get(cover.member).and_then(|member| member.arrivals.as_ref());
-        cells.max(arrivals.filter(|_| want.hop).and_then(|ramp| ramp.gate(now)))
+        cells.max(arrivals.filter(|_| moved).and_then(|ramp| ramp.gate(now)))
     }
 
     fn key(&self, candidate: &Candidate, index: usize, member: usize, gate: Option<WallTime>, now: WallTime) -> Key {
@@ -328,7 +323,6 @@ impl Pool {
                 cell.enter(now);
             }
         }
-        self.retries.request(now);
         let Some(member) = self.members.get_mut(chosen.cover.member) else { return };
         member.dispatched = chosen.number;
         member.uses = member.uses.saturating_add(1);
@@ -343,20 +337,32 @@ impl Pool {
         }
     }
 
-    /// Remembers where a conversation went: back at its own profile, on a detour from it, or moved.
+    /// How long a wait for the first of them is better than going elsewhere.
+    fn wait(&self, want: &Want<'_>, seats: &[Seat], pin: Option<Pin>, now: WallTime) -> Option<WallTime> {
+        let patience = match pin {
+            _ if !want.ask.patient => return None,
+            Some(pin) if pin.is_warm(now) => self.settings.warm_wait,
+            Some(_) | None => self.settings.wait,
+        };
+        let release = seats.iter().filter(|seat| seat.usable).filter_map(|seat| release(seat, now)).min()?;
+        (release.since(now) <= patience && release < want.ask.deadline).then_some(release)
+    }
+
+    /// Remembers where a conversation went: at its own profile, on a detour from it, or moved.
     fn pin(&mut self, key: u64, pin: Option<Pin>, seats: &[Seat], went: usize, now: WallTime) {
         let fresh = Pin { member: went, detour: None, used: now };
-        let next = match pin {
-            None => fresh,
-            Some(pin) if pin.member == went => fresh,
-            Some(pin) => {
-                let own = seats.iter().find(|seat| seat.cover.member == pin.member);
-                let short = own.is_some_and(|seat| match seat.status {
+        let own = pin.and_then(|pin| seats.iter().find(|seat| seat.cover.member == pin.member));
+        let next = match (pin, own) {
+            (Some(pin), Some(own)) if pin.member != went => {
+                let back_soon = match own.status {
                     Status::Open(until) => until.since(now) <= DETOUR,
-                    Status::HalfOpen { .. } | Status::Closed => true,
-                });
-                if short { Pin { member: pin.member, detour: Some(went), used: now } } else { fresh }
+                    Status::HalfOpen { .. } => true,
+                    // It was good for this conversation, if not for this request.
+                    Status::Closed => !own.usable,
+                };
+                if back_soon { Pin { member: pin.member, detour: Some(went), used: now } } else { fresh }
             }
+            _ => fresh,
         };
         self.sticky.put(key, next);
     }
@@ -379,7 +385,7 @@ impl Pool {
 
     /// How things stand here for a request, whatever it has tried.
     pub(super) fn outlook(&mut self, want: &Want<'_>, at: usize, target: &Target, now: WallTime, into: &mut Outlook) {
-        for seat in self.seats(want, at, target, now).iter().filter(|seat| seat.usable) {
+        for seat in self.seats(want, at, target, None, now).iter().filter(|seat| seat.usable) {
             let free = match seat.status {
                 Status::Closed | Status::HalfOpen { probed: None } => now,
                 Status::Open(_) | Status::HalfOpen { probed: Some(_) } => release(seat, now).unwrap_or(now),

@@ -10,12 +10,21 @@ use crate::clock::WallTime;
 const BOUND: usize = 10_000;
 const LIFE: Duration = Duration::from_secs(3600);
 
+/// A conversation that was used this recently has its prompts in the provider's cache.
+const WARM: Duration = Duration::from_secs(300);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pin {
     pub(super) member: usize,
     /// Where the conversation goes while its own profile rests for a short time.
     pub(super) detour: Option<usize>,
     pub(super) used: WallTime,
+}
+
+impl Pin {
+    pub(super) fn is_warm(&self, now: WallTime) -> bool {
+        now.since(self.used) < WARM
+    }
 }
 
 /// Two generations: what is used moves to the young one, and when that is full the old one goes.

@@ -2,7 +2,9 @@
 //!
 //! Invariant: seeing changes nothing.
 
-use super::ask::Ask;
+use serde_json::{Value, json};
+
+use super::ask::{Ask, Candidate};
 use super::cell::{Source, Status};
 use super::ladder::Lane;
 use super::select::{Outlook, Want};
@@ -87,7 +89,39 @@ pub struct ProfileState {
     pub holds: Vec<HoldState>,
 }
 
+impl ProfileState {
+    /// The shape of `profile list --json`.
+    #[must_use]
+    pub fn to_json(&self, kind: &str) -> Value {
+        let hold = |hold: &HoldState| {
+            json!({
+                "lane": hold.lane.as_str(),
+                "scope": hold.scope,
+                "model": hold.part,
+                "until": hold.until.to_string(),
+                "source": hold.source.as_str(),
+                "rule": hold.rule,
+            })
+        };
+        json!({
+            "profile": self.profile.to_string(),
+            "provider": self.profile.provider.as_str(),
+            "type": kind,
+            "state": self.state.as_str(),
+            "until": self.until.map(|at| at.to_string()),
+            "reason": self.reason,
+            "level": self.level,
+            "last_used": self.last_used.map(|at| at.to_string()),
+            "holds": self.holds.iter().map(hold).collect::<Vec<_>>(),
+        })
+    }
+}
+
 impl State {
+    pub(super) fn know(&mut self, candidate: &Candidate) {
+        self.pool(&candidate.profile.provider).seat(candidate);
+    }
+
     pub(super) fn views(&self, now: WallTime) -> Vec<ProfileState> {
         let members = self.pools.values().flat_map(|pool| pool.members.iter().map(move |member| (pool, member)));
         let mut views: Vec<_> = members.map(|(pool, member)| pool.view(member, now)).collect();
@@ -158,7 +192,7 @@ impl State {
 
     /// How things stand for a request, whatever it has tried.
     pub(super) fn outlook(&mut self, ask: &Ask, now: WallTime) -> Outlook {
-        let want = Want { ask, marks: &[], from: 0, again: None, hop: false, repeatable: false };
+        let want = Want { ask, marks: &[], from: 0, again: None, last: None, repeatable: false };
         let mut outlook = Outlook::default();
         for (at, target) in ask.targets.iter().enumerate() {
             self.pool(&target.provider).outlook(&want, at, target, now, &mut outlook);

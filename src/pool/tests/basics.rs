@@ -115,7 +115,7 @@ fn state_survives_a_restart_and_an_end_that_passed_meanwhile_is_half_open() {
     let rows = before.changed_rows().unwrap();
     assert_eq!(before.changed_rows(), None);
     let after = pools();
-    after.restore(&rows, at(40));
+    after.restore(rows.clone(), at(40));
     assert_eq!(after.rows(), rows);
     assert_eq!(state(&after, "a", at(40)), Readiness::Cooling);
     assert_eq!(state(&after, "b", at(40)), Readiness::HalfOpen);
