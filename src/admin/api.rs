@@ -87,6 +87,8 @@ pub trait Control: Send + Sync {
     fn profiles(&self) -> Value;
     /// Clears, disables or enables one profile.
     fn profile(&self, profile: &str, action: &str) -> Result<(), ControlError>;
+    /// Makes the provider's test call with one profile.
+    async fn test(&self, profile: &str) -> Result<Value, ControlError>;
     /// Reads the configuration file anew.
     async fn reload(&self) -> Result<Value, ControlError>;
     /// Reads the vault anew: a command changed it.

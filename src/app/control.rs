@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::admin::{Control, ControlError, Session};
 use crate::app::profiles::profile_json;
 use crate::app::running::Core;
-use crate::app::{installed, parts, snapshot};
+use crate::app::{errand, installed, parts, snapshot};
 use crate::config;
 use crate::id::{AgentName, ProfileId};
 use crate::pool::Pools;
@@ -110,6 +110,12 @@ impl Control for AppControl {
         self.audit(done, profile)?;
         change(pools, &id);
         Ok(())
+    }
+
+    async fn test(&self, profile: &str) -> Result<Value, ControlError> {
+        let outcome = errand::test(&self.core, profile).await.map_err(|error| refused(422, error, None))?;
+        let status = outcome.status.map(|status| status.as_u16());
+        Ok(json!({"profile": profile, "outcome": outcome.label(), "status": status}))
     }
 
     async fn reload(&self) -> Result<Value, ControlError> {

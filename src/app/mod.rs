@@ -4,6 +4,7 @@
 //! swaps it in one step, or changes nothing.
 
 mod control;
+mod errand;
 mod error;
 mod installed;
 mod keep;
@@ -13,6 +14,7 @@ mod profiles;
 mod running;
 mod snapshot;
 
+pub use errand::ErrandError;
 pub use error::AppError;
 pub use members::{Found, find_in_environment};
 pub use profiles::profile_json;

@@ -1,6 +1,6 @@
 //! Makes the parts of a proxy, in the order in which they need each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
 
     let pools = Pools::new(pool_settings(&config), Jitter::random());
     let rows: Vec<_> = vault.pool_rows().await?.into_iter().map(|row| (row.scope, row.json)).collect();
-    pools.restore(&rows, now);
+    pools.restore(rows, now);
 
     let view = snapshot::build(from).await?;
     let limits = Limits {
@@ -130,6 +130,11 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
 
 /// Tells the metrics which profiles there are.
 pub(super) fn observe(shared: &Shared, view: &View) {
+    let known: HashSet<_> = view.credentials.all().map(|member| &member.profile).collect();
+    shared.pools.retain(|profile| known.contains(profile));
+    for member in view.credentials.all() {
+        shared.pools.know(&member.profile, member.fingerprint);
+    }
     shared.books.recorder.metrics().forget_profiles();
     show_profiles(shared, view);
 }

@@ -13,7 +13,7 @@ use crate::app::error::AppError;
 use crate::app::members::Found;
 use crate::app::parts;
 use crate::app::snapshot::{self, Ingredients};
-use crate::app::{installed, keep};
+use crate::app::{ErrandError, errand, installed, keep};
 use crate::config::Config;
 use crate::home::Home;
 use crate::id::AgentName;
@@ -141,6 +141,7 @@ impl Running {
             spawner.spawn(proxy::serve(Arc::clone(&core.shared), listener));
         }
         spawner.spawn(keep::run(Arc::clone(&core)));
+        spawner.spawn(errand::settle_doubts(Arc::clone(&core)));
         Ok(Self { core, control })
     }
 
@@ -187,6 +188,15 @@ impl Running {
     /// [`crate::admin::ControlError`].
     pub async fn end_session(&self, token: &str) -> Result<(), crate::admin::ControlError> {
         self.control.end_session(token).await
+    }
+
+    /// Makes the provider's test call with one profile: the word for what the answer means, and its status.
+    ///
+    /// # Errors
+    /// [`ErrandError`].
+    pub async fn test_profile(&self, profile: &str) -> Result<(&'static str, Option<u16>), ErrandError> {
+        let outcome = errand::test(&self.core, profile).await?;
+        Ok((outcome.label(), outcome.status.map(|status| status.as_u16())))
     }
 
     /// Reads the configuration anew; a faulty file changes nothing.

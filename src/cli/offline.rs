@@ -58,7 +58,7 @@ pub async fn change(profile: &ProfileId, action: Action, context: &mut Context) 
 async fn restored(vault: &Vault, context: &Context) -> Outcome<Pools> {
     let pools = Pools::new(HashMap::new(), Jitter::none());
     let rows: Vec<_> = vault.pool_rows().await?.into_iter().map(|row| (row.scope, row.json)).collect();
-    pools.restore(&rows, context.now());
+    pools.restore(rows, context.now());
     Ok(pools)
 }
 

@@ -22,7 +22,7 @@ pub use credential::{AudienceError, Credential};
 pub use draft::{BasicDraft, Draft, DraftFault, InjectDraft, KindDraft, PlaceDraft, TestDraft};
 pub use inject::{Injected, forward, forward_cleartext, inject};
 pub use kind::{Family, Kind, Placement, Provider, TestCall, Way};
-pub use request::{StripError, Stripped, presented, strip};
+pub use request::{StripError, Stripped, errand, presented, strip};
 pub use scheme::{Carrier, Form, InjectError, Template, TemplateError};
 
 #[cfg(test)]

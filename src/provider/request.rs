@@ -12,7 +12,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Version};
 
-use super::kind::{Provider, Slots};
+use super::kind::{Provider, Slots, TestCall};
 use super::scheme::{Head, PathSlot, Template, remove_query};
 use crate::code::Code;
 use crate::message::field::{FieldError, strip_forwarding, strip_hop_by_hop};
@@ -90,6 +90,19 @@ impl fmt::Debug for Stripped {
 /// [`StripError`] when a field makes the request ambiguous.
 pub fn strip(parts: Parts, permit: &Permit, provider: Option<&Provider>) -> Result<Stripped, StripError> {
     strip_for(parts, provider, permit.scrub())
+}
+
+/// A provider's own test call, ready for [`inject`](super::inject).
+///
+/// # Errors
+/// [`StripError::Target`] when its target is none.
+pub fn errand(provider: &Provider, call: &TestCall) -> Result<Stripped, StripError> {
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = call.method.clone();
+    parts.uri = call.target.parse().map_err(|_| StripError::Target)?;
+    parts.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    parts.headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("keyferry/", env!("CARGO_PKG_VERSION"))));
+    strip_for(parts, Some(provider), true)
 }
 
 /// What the client put where its key would stand, without scheme words and decoded: its placeholder, or its token
