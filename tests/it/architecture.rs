@@ -24,6 +24,7 @@ const FLOORS: &[(u8, &[&str])] = &[
 
 /// The files in which a secret's bytes are taken out of their type, and why there.
 const EXPOSES: &[(&str, &str)] = &[
+    ("src/cli/agent.rs", "a new agent's token, shown once"),
     ("src/launch/environment.rs", "the agent's own token, in its own environment"),
     ("src/placeholder.rs", "keys the hash that placeholders are made with"),
     ("src/provider/credential.rs", "the credential's own lock: to its audience only"),
