@@ -61,9 +61,12 @@ impl fmt::Debug for Agent {
     }
 }
 
+/// How the bytes of a token become its digest; the key stays with the vault.
+pub type DigestOf = dyn Fn(&[u8]) -> TokenDigest + Send + Sync;
+
 /// Every token on file, by digest.
 pub struct Agents {
-    digest: Arc<dyn Fn(&[u8]) -> TokenDigest + Send + Sync>,
+    digest: Arc<DigestOf>,
     tokens: HashMap<TokenDigest, TokenEntry>,
 }
 
@@ -75,10 +78,7 @@ impl fmt::Debug for Agents {
 
 impl Agents {
     /// Takes the keyed digest function of the vault and what is on file (revoked tokens left out).
-    pub fn new(
-        digest: Arc<dyn Fn(&[u8]) -> TokenDigest + Send + Sync>,
-        tokens: impl IntoIterator<Item = (TokenDigest, TokenEntry)>,
-    ) -> Self {
+    pub fn new(digest: Arc<DigestOf>, tokens: impl IntoIterator<Item = (TokenDigest, TokenEntry)>) -> Self {
         Self { digest, tokens: tokens.into_iter().collect() }
     }
 
@@ -168,7 +168,7 @@ mod tests {
     const NOW: WallTime = WallTime(1_000_000);
 
     fn agents() -> Agents {
-        let digest: Arc<dyn Fn(&[u8]) -> TokenDigest + Send + Sync> = Arc::new(|token| Sha256::digest(token).into());
+        let digest: Arc<DigestOf> = Arc::new(|token| Sha256::digest(token).into());
         let coder = TokenEntry { agent: AgentName::parse("coder").unwrap(), expires: None };
         let brief = TokenEntry { agent: AgentName::parse("brief").unwrap(), expires: Some(WallTime(999_999)) };
         Agents::new(digest.clone(), [(digest(b"kfa_one"), coder), (digest(b"kfa_two"), brief)])

@@ -379,7 +379,8 @@ mod tests {
 
     #[test]
     fn colour_follows_the_terminal_and_the_callers_wish() {
-        let cases: &[(&[(&str, &str)], bool, bool)] = &[
+        type Case<'a> = (&'a [(&'a str, &'a str)], bool, bool);
+        let cases: &[Case] = &[
             (&[], true, true),
             (&[], false, false),
             (&[("NO_COLOR", "1")], true, false),
