@@ -70,7 +70,6 @@ pub struct Wire {
     unread: Vec<u8>,
     all: Vec<u8>,
     received: Received,
-    peer: SocketAddr,
 }
 
 /// Which protocols a hello offers.
@@ -84,7 +83,7 @@ impl Wire {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let channel = Some(Channel::Plain(stream));
-        Self { channel, unread: Vec::new(), all: Vec::new(), received: home.received(), peer: address }
+        Self { channel, unread: Vec::new(), all: Vec::new(), received: home.received() }
     }
 
     /// A tunnel to `target`, opened with the agent's token.
@@ -93,10 +92,6 @@ impl Wire {
         wire.send(connect_request(target, agent, token).as_bytes());
         wire.head_only().assert_status(200);
         wire
-    }
-
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> &mut Self {
@@ -132,11 +127,6 @@ impl Wire {
     pub fn alpn(&self) -> Option<Vec<u8>> {
         let Some(Channel::Tls(stream)) = &self.channel else { panic!("no TLS") };
         stream.conn.alpn_protocol().map(<[u8]>::to_vec)
-    }
-
-    pub fn tls_version(&self) -> Option<rustls::ProtocolVersion> {
-        let Some(Channel::Tls(stream)) = &self.channel else { panic!("no TLS") };
-        stream.conn.protocol_version()
     }
 
     /// Sends a request and reads the answer.

@@ -128,6 +128,21 @@ fn quota_and_billing_answers_move_on_too() {
 }
 
 #[test]
+fn an_exhausted_quota_of_openai_moves_on() {
+    let (first, second) = (Canary::openai(), Canary::openai());
+    let (one, two) = (first.clone(), second.clone());
+    let stage = Stage::with("pools:\n  openai:\n    order: [first, second]\ndefault: deny\n", move |upstream, home| {
+        home.stock(upstream, "openai:first", &one, &[]);
+        home.stock(upstream, "openai:second", &two, &[]);
+    });
+    let host = "api.openai.com";
+    stage.upstream.script(Rule::always(Answer::openai_quota()).host(host).secret(first.as_str()));
+    stage.open(host).ask(&super::get(host, "/v1/models")).assert_status(200);
+    let carried: Vec<usize> = stage.upstream.seen_at(host).iter().map(|s| s.occurrences(second.as_str())).collect();
+    assert_eq!(carried, [0, 1]);
+}
+
+#[test]
 fn all_cooling_is_answered_truthfully_and_without_a_request() {
     let pool = pool();
     pool.limit(&pool.first, limited("120"));

@@ -137,6 +137,16 @@ fn protocols_are_chosen_for_each_side_by_itself() {
 }
 
 #[test]
+fn both_versions_of_tls_are_accepted() {
+    let stage = Stage::new();
+    for flags in [["--tls-max", "1.2"], ["--tls-max", "1.3"]] {
+        let arguments = [&flags[..], &["-o", "/dev/null", "-w", "%{http_code}", "https://api.acme.example/"]].concat();
+        let Some(finished) = stage.curl(&arguments) else { return };
+        assert_eq!(finished.stdout(), "200", "{flags:?}: {}", finished.stderr());
+    }
+}
+
+#[test]
 fn upstream_connections_are_used_again() {
     let stage = Stage::new();
     for _ in 0..5 {
@@ -144,6 +154,24 @@ fn upstream_connections_are_used_again() {
     }
     assert_eq!(stage.upstream.seen_at(ACME).len(), 5);
     assert_eq!(stage.upstream.connections_for(ACME).len(), 1);
+    let used: std::collections::BTreeSet<u64> = stage.upstream.seen().iter().map(|seen| seen.connection).collect();
+    assert_eq!(used.len(), 1);
+}
+
+#[test]
+fn a_slow_first_byte_holds_up_nobody_else() {
+    let stage = Stage::new();
+    let gate = Gate::closed();
+    let held = Answer::When(gate.clone(), Box::new(Answer::text(200, "at last")));
+    stage.upstream.script(Rule::always(held).path("/held"));
+    let late = Answer::After(std::time::Duration::from_millis(200), Box::new(Answer::Usual));
+    stage.upstream.script(Rule::always(late).path("/late"));
+    let mut wire = stage.open(ACME);
+    wire.send(get(ACME, "/held").as_bytes());
+    stage.get(ACME, "/late").assert_status(200);
+    stage.get(ACME, "/other").assert_status(200);
+    gate.open();
+    assert_eq!(wire.answer().text(), "at last");
 }
 
 #[test]

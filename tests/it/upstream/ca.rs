@@ -35,7 +35,6 @@ pub struct Ca {
     root: Issuer<'static, KeyPair>,
     stranger: Issuer<'static, KeyPair>,
     root_pem: String,
-    root_der: CertificateDer<'static>,
     made: Mutex<HashMap<(String, Leaf, Offer), Arc<ServerConfig>>>,
 }
 
@@ -43,21 +42,7 @@ impl Ca {
     pub fn new() -> Self {
         let (root, certificate) = authority("Test Provider Root");
         let (stranger, _) = authority("Root That Nobody Trusts");
-        Self {
-            root,
-            stranger,
-            root_pem: certificate.pem(),
-            root_der: certificate.der().clone(),
-            made: Mutex::new(HashMap::new()),
-        }
-    }
-
-    pub fn root_pem(&self) -> &str {
-        &self.root_pem
-    }
-
-    pub fn root_der(&self) -> CertificateDer<'static> {
-        self.root_der.clone()
+        Self { root, stranger, root_pem: certificate.pem(), made: Mutex::new(HashMap::new()) }
     }
 
     pub fn write_root(&self, path: &Path) {

@@ -16,16 +16,19 @@ mod services;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use ca::Ca;
+
 pub use answer::pattern;
-pub use ca::{Ca, Leaf, Offer};
-pub use record::{Connection, Seen, hex, occurrences};
+pub use ca::{Leaf, Offer};
+
+pub use record::{Connection, Seen};
 pub use script::{Answer, Defect, Gate, Rule};
 
 /// Every host that the provider is reached as through `upstream.resolve`.
@@ -100,10 +103,6 @@ impl TestUpstream {
     /// Where it listens without TLS.
     pub fn plain_address(&self) -> SocketAddr {
         self.plain
-    }
-
-    pub fn ca(&self) -> &Ca {
-        &self.state.ca
     }
 
     /// A blind CONNECT proxy that leads every tunnel here.
@@ -200,10 +199,6 @@ impl TestUpstream {
         for seen in self.seen() {
             assert_eq!(seen.occurrences(secret), 0, "the secret went to {} {}", seen.host, seen.target);
         }
-    }
-
-    pub fn directory(&self) -> &Path {
-        self.dir.path()
     }
 }
 
