@@ -51,6 +51,11 @@ impl Daemon {
         Ok(self.client.profile(profile, action).await?)
     }
 
+    /// Makes the provider's test call with one profile.
+    pub async fn test(&mut self, profile: &str) -> Outcome<Value> {
+        Ok(self.client.test(profile).await?)
+    }
+
     /// Has it read its configuration anew.
     pub async fn reload(&mut self) -> Outcome<Value> {
         Ok(self.client.reload().await?)

@@ -3,15 +3,17 @@
 //! Invariant: the state that is shown and changed here is the one that the next process begins with.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::output::{Failure, Outcome};
-use crate::app::profile_json;
+use crate::app::{Mode, Options, Running, profile_json};
 use crate::id::ProfileId;
 use crate::pool::{Jitter, Pools};
 use crate::telemetry::Action;
+use crate::tls::Inherited;
 use crate::vault::{PoolRow, Stored, Vault};
 
 /// `profile list` without a daemon.
@@ -53,6 +55,30 @@ pub async fn change(profile: &ProfileId, action: Action, context: &mut Context) 
         vault.save_pool_rows(rows).await?;
     }
     super::changes::record(&home, &vault, action, &profile.to_string(), context).await
+}
+
+/// `profile test` without a daemon: a proxy of our own makes the call, and nobody connects to it.
+///
+/// # Errors
+/// When there is no such profile, or the provider gives no answer.
+pub async fn test(profile: &ProfileId, context: &mut Context) -> Outcome<Value> {
+    let (home, config) = (context.home()?, context.config()?);
+    let vault = context.existing_vault(&home, &config).await?;
+    let running = Running::start(Options {
+        config_file: context.config_file()?,
+        home,
+        config,
+        mode: Mode::Run,
+        vault,
+        found: Vec::new(),
+        lines_to_stdout: false,
+        inherited: Inherited::default(),
+    })
+    .await?;
+    let tested = running.test_profile(&profile.to_string()).await;
+    let _ = running.stop(Duration::from_secs(1)).await;
+    let (outcome, status) = tested.map_err(|error| Failure::new(format!("{profile}: {error}")))?;
+    Ok(json!({"profile": profile.to_string(), "outcome": outcome, "status": status}))
 }
 
 async fn restored(vault: &Vault, context: &Context) -> Outcome<Pools> {

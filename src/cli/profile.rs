@@ -1,4 +1,4 @@
-//! `profile list|reset|disable|enable`.
+//! `profile list|test|reset|disable|enable`.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ pub async fn profile(command: Profile, context: &mut Context) -> Outcome {
         Profile::Reset(which) => change(&which.profile, Change::RESET, context).await,
         Profile::Disable(which) => change(&which.profile, Change::DISABLE, context).await,
         Profile::Enable(which) => change(&which.profile, Change::ENABLE, context).await,
-        Profile::Test(_) => Err(Failure::not_yet("keyferry profile test")),
+        Profile::Test(which) => test(&which.profile, context).await,
     }
 }
 
@@ -61,10 +61,35 @@ impl Change {
     const ENABLE: Self = Self { word: "enable", action: Action::ProfileEnabled, done: "enabled" };
 }
 
-async fn change(text: &str, change: Change, context: &mut Context) -> Outcome {
-    let profile = ProfileId::parse(text).map_err(|_| {
+async fn test(text: &str, context: &mut Context) -> Outcome {
+    let profile = parsed(text)?;
+    let home = context.home()?;
+    let result = match Daemon::connect(&home).await {
+        Some(mut daemon) => daemon.test(&profile.to_string()).await?,
+        None => offline::test(&profile, context).await?,
+    };
+    let word = result.get("outcome").and_then(Value::as_str).unwrap_or("unknown").to_owned();
+    if context.output.is_json() {
+        context.output.json(&result)?;
+    } else if word == "success" {
+        context.output.done(&format!("{profile} works"));
+    }
+    if word == "success" {
+        return Ok(());
+    }
+    let status = result.get("status").and_then(Value::as_u64).map_or_else(String::new, |status| format!(" ({status})"));
+    Err(Failure::new(format!("{profile}: the provider's answer was {word}{status}"))
+        .hint(format!("store another value: keyferry secret set {profile}")))
+}
+
+fn parsed(text: &str) -> Outcome<ProfileId> {
+    ProfileId::parse(text).map_err(|_| {
         Failure::usage(format!("'{text}' is no profile")).hint("a profile is PROVIDER:NAME, see keyferry profile list")
-    })?;
+    })
+}
+
+async fn change(text: &str, change: Change, context: &mut Context) -> Outcome {
+    let profile = parsed(text)?;
     let home = context.home()?;
     match Daemon::connect(&home).await {
         Some(mut daemon) => daemon.profile(&profile.to_string(), change.word).await?,

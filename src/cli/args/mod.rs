@@ -244,9 +244,8 @@ pub enum Profile {
     Disable(ProfileName),
     /// Use a profile again
     Enable(ProfileName),
-    /// Call the provider's cheap endpoint
-    #[command(hide = true)]
-    Test(Later),
+    /// Call the provider's cheap endpoint with a profile
+    Test(ProfileName),
 }
 
 /// A profile's name.
