@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::args::Global;
 use super::failure::CONFIGURATION;
@@ -12,6 +13,8 @@ use crate::clock::{Clock, WallTime};
 use crate::config::{self, Config, Fault, Faults, MasterKey};
 use crate::home::Home;
 use crate::provider::{Catalogue, DraftFault};
+use crate::scrub::Redactor;
+use crate::telemetry::trace;
 use crate::vault::{KeySource, Vault, VaultError};
 
 /// Given to every command.
@@ -52,6 +55,18 @@ impl Context {
     /// The caller's whole environment.
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         self.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// Lets the running parts speak on stderr, from `level` on where `KEYFERRY_LOG` says nothing. From then on a panic
+    /// is told without its text, which may hold anything.
+    ///
+    /// # Errors
+    /// When `KEYFERRY_LOG` does not read.
+    pub fn start_messages(&self, level: &str) -> Outcome {
+        let filter = self.variable(trace::VARIABLE).map(|text| text.to_string_lossy().into_owned());
+        let filter = filter.unwrap_or_else(|| trace::default_filter(level));
+        let set = trace::init(&filter, trace::Format::Text, Arc::new(Redactor::new()));
+        set.map_err(|error| Failure::usage(error.to_string()))
     }
 
     /// The home that `--home`, `KEYFERRY_HOME` or the XDG directories name.

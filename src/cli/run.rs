@@ -77,6 +77,14 @@ fn refuse_inside(context: &Context) -> Outcome {
     ))
 }
 
+/// The caller's own proxy will be gone through; until then it is better said than missed.
+fn warn_of_proxy(context: &mut Context) {
+    let set = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    if let Some(name) = set.into_iter().find(|name| context.variable(name).is_some()) {
+        context.output.warn(&format!("{name} is set, but going through another proxy is not available yet: hosts are reached directly"));
+    }
+}
+
 fn found(catalogue: &Catalogue, inherited: &[(OsString, OsString)], pass: &[String]) -> Vec<Found> {
     let texts =
         inherited.iter().filter_map(|(name, value)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned())));
@@ -98,6 +106,9 @@ async fn own(
     context: &mut Context,
 ) -> Outcome<u8> {
     let Parts { home, vault, found } = parts;
+    // The command's own screen should not be written over, so only what is broken is told.
+    context.start_messages("error")?;
+    warn_of_proxy(context);
     home.create()?;
     let nothing = vault.is_none() && found.is_empty();
     let vault = match vault {

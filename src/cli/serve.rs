@@ -11,8 +11,6 @@ use super::output::{Failure, Outcome};
 use super::run::in_words;
 use crate::app::{Mode, Options, Running};
 use crate::config::Level;
-use crate::scrub::Redactor;
-use crate::telemetry::trace;
 use crate::tls::Inherited;
 
 /// How long exchanges may go on after the first signal to stop; a second signal ends the wait.
@@ -24,7 +22,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// `keyferry serve`
 pub async fn serve(context: &mut Context) -> Outcome {
     let (home, config) = (context.home()?, context.config()?);
-    start_messages(&config.log, context)?;
+    context.start_messages(level(config.log.level))?;
     config.warnings.0.iter().for_each(|warning| context.output.warn(&warning.to_string()));
     home.create()?;
     let vault = first_use::open(context, &home, &config).await?;
@@ -68,13 +66,6 @@ pub async fn serve(context: &mut Context) -> Outcome {
         None => context.output.warn("stopped at once: exchanges were cut off"),
     }
     Ok(())
-}
-
-fn start_messages(log: &crate::config::LogConfig, context: &Context) -> Outcome {
-    let filter = context.variable(trace::VARIABLE).map(|text| text.to_string_lossy().into_owned());
-    let filter = filter.unwrap_or_else(|| trace::default_filter(level(log.level)));
-    trace::init(&filter, trace::Format::Text, std::sync::Arc::new(Redactor::new()))
-        .map_err(|error| Failure::usage(error.to_string()))
 }
 
 fn level(level: Level) -> &'static str {

@@ -59,6 +59,7 @@ impl Call {
 
 /// `keyferry demo`
 pub async fn demo(context: &mut Context) -> Outcome {
+    context.start_messages("error")?;
     let place = Place::new().map_err(|error| Failure::new(format!("there is no place for the demo: {error}")))?;
     let spawner = Spawner::default();
     let result = story(&place, &spawner, context).await;
