@@ -47,7 +47,7 @@ pub async fn change(profile: &ProfileId, action: Action, context: &mut Context) 
         Action::ProfileDisabled => pools.disable(profile),
         Action::ProfileEnabled => pools.enable(profile),
         _ => {
-            let _ = pools.reset(profile);
+            pools.reset(profile);
         }
     }
     if let Some(rows) = pools.changed_rows() {

@@ -81,7 +81,9 @@ fn refuse_inside(context: &Context) -> Outcome {
 fn warn_of_proxy(context: &mut Context) {
     let set = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
     if let Some(name) = set.into_iter().find(|name| context.variable(name).is_some()) {
-        context.output.warn(&format!("{name} is set, but going through another proxy is not available yet: hosts are reached directly"));
+        context.output.warn(&format!(
+            "{name} is set, but going through another proxy is not available yet: hosts are reached directly"
+        ));
     }
 }
 
