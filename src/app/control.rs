@@ -101,7 +101,7 @@ impl Control for AppControl {
         let pools = &self.core.shared.pools;
         let (done, change): (Action, fn(&Pools, &ProfileId)) = match action {
             "reset" => (Action::ProfileReset, |pools, id| {
-                let _ = pools.reset(id);
+                pools.reset(id);
             }),
             "disable" => (Action::ProfileDisabled, Pools::disable),
             "enable" => (Action::ProfileEnabled, Pools::enable),

@@ -1,6 +1,6 @@
 //! The command line: one file per command group, and the only code that prints.
 //!
-//! Invariant: a command returns what it ends with; nothing in here ends the process or writes past [`Output`].
+//! Invariant: a command returns what it ends with; nothing in here ends the process or writes past `Output`.
 
 mod agent;
 mod args;

@@ -24,7 +24,7 @@ pub struct Path {
 }
 
 impl Path {
-    /// Reads the path and query of a request target, without judging its form; [`Path::is_canonical`] does.
+    /// Reads the path and query of a request target, without judging its form: the policy does that.
     ///
     /// # Errors
     /// [`PathError::NotAbsolute`] when it has no leading slash.

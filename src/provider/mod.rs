@@ -1,7 +1,7 @@
 //! Where a credential goes, and what an answer means.
 //!
 //! A [`Draft`] is what text says of a provider, a [`Provider`] is what was checked, a [`Catalogue`] holds them all.
-//! [`strip`] takes everything out of a request that could compete with a credential, [`inject`] puts one credential
+//! [`strip`] takes everything out of a request that could compete with a credential, [`inject()`] puts one credential
 //! into one slot.
 //!
 //! Invariant: the slots of a request come from the catalogue and the configuration, never from the request; a value

@@ -1,6 +1,6 @@
 //! The life of an exchange, from the accepted connection to the emitted record.
 //!
-//! Invariant: every request takes the one pipeline in [`exchange`], whichever listener it came in on.
+//! Invariant: every request takes the one pipeline in `exchange`, whichever listener it came in on.
 
 mod account;
 mod answer;

@@ -201,18 +201,12 @@ impl Upload {
     #[must_use]
     pub fn attempt(&self) -> RequestBody {
         let Some(shared) = &self.shared else {
-            return RequestBody { shared: None, attempt: 0, next: 0, hint: self.hint.clone(), ended: true };
+            return RequestBody { shared: None, attempt: 0, next: 0, hint: self.hint, ended: true };
         };
         let mut inner = shared.lock();
         inner.attempt = inner.attempt.saturating_add(1);
         inner.position = 0;
-        RequestBody {
-            shared: Some(Arc::clone(shared)),
-            attempt: inner.attempt,
-            next: 0,
-            hint: self.hint.clone(),
-            ended: false,
-        }
+        RequestBody { shared: Some(Arc::clone(shared)), attempt: inner.attempt, next: 0, hint: self.hint, ended: false }
     }
 
     /// An answer goes to the agent: there will be no further attempt, and what was held is let go.
@@ -352,7 +346,7 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 

@@ -50,7 +50,8 @@ fn every_recorded_answer_means_what_is_written_beside_it() {
 
 #[test]
 fn an_answer_of_an_unknown_provider_is_read_by_the_standards_alone() {
-    let cases: [(u16, &[(&str, &str)], Class, Option<u64>); 9] = [
+    type Case<'a> = (u16, &'a [(&'a str, &'a str)], Class, Option<u64>);
+    let cases: [Case; 9] = [
         (200, &[], Class::Success, None),
         (302, &[], Class::Success, None),
         (404, &[], Class::RequestFault, None),
