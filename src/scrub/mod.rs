@@ -1,7 +1,7 @@
 //! Takes secrets out of what comes back, and out of what we write ourselves.
 //!
 //! [`Patterns`] is compiled once for a set of secrets and shared; a [`Scrubber`] runs it over one stream, in whatever
-//! pieces it arrives; [`scrub_fields`] over a field section; a [`Redactor`] over the lines of our own sinks.
+//! pieces it arrives, and a [`Decoder`] takes content codings off before; [`scrub_fields`] over a field section; a [`Redactor`] over the lines of our own sinks.
 //!
 //! What is found (DECISIONS.md): the whole value raw, in base64 and base64url at every alignment, in hex, percent-
 //! and JSON-escaped; and every run of 24 bytes of a longer value. Reversal, encryption and other codings are not.
@@ -9,6 +9,7 @@
 //! Invariant: the result does not depend on how a stream was cut, and no complete occurrence leaves this module.
 
 mod anchor;
+mod decode;
 mod fields;
 mod forms;
 mod patterns;
@@ -16,6 +17,7 @@ mod redact;
 mod run;
 mod stream;
 
+pub use decode::{Coding, Codings, DecodeError, Decoder};
 pub use fields::scrub_fields;
 pub use patterns::{Item, Patterns};
 pub use redact::Redactor;
