@@ -174,6 +174,15 @@ impl Account {
         self.record.ttfb = Some(self.started.elapsed());
     }
 
+    /// Takes the account out of a place that is given up, so that it goes on elsewhere.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let old = &self.record;
+        let blank = Record::new(old.ts, old.request_id, old.listener, old.protocol);
+        let record = std::mem::replace(&mut self.record, Box::new(blank));
+        Self { record, books: self.books.take(), started: self.started }
+    }
+
     /// Ends the exchange without a line: a tunnel that is intercepted is recorded by the exchanges inside.
     pub fn forget(mut self) {
         self.books = None;

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue, SET_COOKIE, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE,
+    TRANSFER_ENCODING, WWW_AUTHENTICATE,
+};
 use http::{Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
@@ -17,10 +20,10 @@ use crate::code::Code;
 use crate::message::field::{strip_hop_by_hop, strip_response};
 use crate::proxy::account::Account;
 use crate::proxy::delivery::{Delivery, Parts};
-use crate::proxy::limits::{ERROR_BODY, ERROR_BODY_WAIT, SCRUB_WHOLE};
+use crate::proxy::limits::{DECODE_AHEAD, ERROR_BODY, ERROR_BODY_WAIT, SCRUB_WHOLE};
 use crate::proxy::respond::Answer;
 use crate::proxy::watch::Watch;
-use crate::scrub::{Patterns, scrub_fields};
+use crate::scrub::{Codings, Decoder, Patterns, scrub_fields};
 use crate::upstream::Kept;
 use crate::upstream::body::Upload;
 
@@ -71,6 +74,26 @@ pub async fn peek_body(received: &mut Received) {
     received.prefix = buffer.freeze();
 }
 
+/// What was read of an answer's body, with its content codings taken off as far as that goes.
+#[must_use]
+pub fn readable(received: &Received) -> Bytes {
+    let Ok(Some(codings)) = Codings::read(&received.head.headers) else { return received.prefix.clone() };
+    plain(&mut Decoder::new(&codings), received.prefix.clone())
+}
+
+/// What `decoder` makes of the next bytes, as far as it is worth looking at.
+#[must_use]
+pub fn plain(decoder: &mut Decoder, data: Bytes) -> Bytes {
+    decoder.feed(data);
+    let mut text = BytesMut::new();
+    while text.len() < ERROR_BODY
+        && let Ok(Some(piece)) = decoder.next()
+    {
+        text.extend_from_slice(&piece);
+    }
+    text.freeze()
+}
+
 /// Makes the response.
 ///
 /// # Errors
@@ -89,7 +112,13 @@ pub async fn deliver(
     if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED || head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err((Answer::of(Code::UpstreamProtocolError), account));
     }
+    // hyper takes `chunked` off and no other; what is left would go on without its name (RFC 9112 section 7).
+    if is_transfer_coded(&head.headers) {
+        return Err((Answer::of(Code::UpstreamProtocolError), account));
+    }
     account.record().status = Some(head.status.as_u16());
+    // Read before `Connection` has its way with the fields: it may nominate this one.
+    let codings = Codings::read(&head.headers);
     // Only the parsed head goes on: the reason phrase travels in an extension and may hold anything (PX-44).
     head.extensions = http::Extensions::new();
     head.version = http::Version::HTTP_11;
@@ -108,23 +137,34 @@ pub async fn deliver(
     if let Some(patterns) = &patterns {
         let hits = scrub_fields(patterns, &mut head.headers);
         account.record().redactions = account.record().redactions.saturating_add(hits);
-        if !bodiless && is_encoded(&head.headers) {
+        head.headers.remove(ACCEPT_RANGES);
+    }
+    let decoder = match codings {
+        _ if patterns.is_none() => None,
+        Ok(None) => None,
+        Err(_) if bodiless => None,
+        Err(error) => {
+            account.record().detail = Some(error.to_string());
             return Err((Answer::of(Code::ResponseUnscannable), account));
         }
-    }
+        Ok(Some(codings)) => {
+            // Also from the answer to HEAD, which says what GET would be answered.
+            head.headers.remove(CONTENT_ENCODING);
+            strip_validators(&mut head.headers);
+            if bodiless {
+                head.headers.remove(CONTENT_LENGTH);
+            }
+            Some(Decoder::new(&codings)).filter(|_| !bodiless)
+        }
+    };
     account.first_byte();
     match patterns {
         Some(patterns) if !bodiless => {
-            let parts = Parts {
-                prefix: Some(prefix),
-                source: body,
-                patterns: Some(patterns),
-                watch,
-                account,
-                kept,
-                upload,
-                idle,
-            };
+            let (prefix, patterns, coded) = (Some(prefix), Some(patterns), decoder.is_some());
+            let parts = Parts { prefix, source: body, decoder, patterns, watch, account, kept, upload, idle };
+            if coded {
+                return decoded(head, parts).await;
+            }
             scrubbed(head, parts).await
         }
         _ => {
@@ -132,8 +172,8 @@ pub async fn deliver(
                 // The whole body was read for judging: its length is known however it came.
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(prefix.len()));
             }
-            let parts =
-                Parts { prefix: Some(prefix), source: body, patterns: None, watch, account, kept, upload, idle };
+            let (prefix, patterns) = (Some(prefix), None);
+            let parts = Parts { prefix, source: body, decoder, patterns, watch, account, kept, upload, idle };
             Ok(Response::from_parts(head, Delivery::stream(parts)))
         }
     }
@@ -158,10 +198,7 @@ async fn scrubbed(mut head: http::response::Parts, mut parts: Parts) -> Result<R
     if let Some((clean, hits)) = patterns.scrub(&whole) {
         whole = clean;
         account.record().redactions = account.record().redactions.saturating_add(hits);
-        // They were made over other bytes.
-        for name in ["etag", "content-md5", "digest", "content-digest", "repr-digest"] {
-            head.headers.remove(name);
-        }
+        strip_validators(&mut head.headers);
     }
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(whole.len()));
     account.record().bytes_out = u64::try_from(whole.len()).unwrap_or(u64::MAX);
@@ -186,6 +223,31 @@ async fn whole(parts: &mut Parts) -> Result<Bytes, Code> {
     }
 }
 
+/// A response in a content coding, passed on without it. As much as can wait is read ahead, so that one that cannot be
+/// read is answered as that and does not merely break off.
+async fn decoded(mut head: http::response::Parts, parts: Parts) -> Result<Response<Delivery>, (Answer, Account)> {
+    let is_live =
+        head.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+    let enough = match head.headers.remove(CONTENT_LENGTH) {
+        Some(_) => DECODE_AHEAD,
+        // The agent waits for the head of a stream of events: the first of them may be long in coming.
+        None if is_live => 0,
+        None => 1,
+    };
+    match Delivery::stream(parts).prime(enough).await {
+        Ok((delivery, length)) => {
+            if let Some(length) = length {
+                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            Ok(Response::from_parts(head, delivery))
+        }
+        Err((error, mut account)) => {
+            account.record().detail = Some(error.to_string());
+            Err((Answer::of(error.code()), account))
+        }
+    }
+}
+
 /// What would give the agent a session of the credential's own, or send it into a login (EX-29, EX-30).
 fn strip_credentialed(fields: &mut HeaderMap) {
     fields.remove(SET_COOKIE);
@@ -193,6 +255,14 @@ fn strip_credentialed(fields: &mut HeaderMap) {
     fields.remove("authentication-info");
 }
 
-fn is_encoded(fields: &HeaderMap) -> bool {
-    fields.get_all(CONTENT_ENCODING).iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+/// What was made over the bytes that the upstream sent, where others are passed on.
+fn strip_validators(fields: &mut HeaderMap) {
+    for name in ["etag", "content-md5", "digest", "content-digest", "repr-digest"] {
+        fields.remove(name);
+    }
+}
+
+fn is_transfer_coded(fields: &HeaderMap) -> bool {
+    let words = fields.get_all(TRANSFER_ENCODING).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    words.map(<[u8]>::trim_ascii).any(|word| !word.is_empty() && !word.eq_ignore_ascii_case(b"chunked"))
 }

@@ -3,14 +3,15 @@
 //! Invariant: the body owns the account and the upstream connection; its end or its drop settles both. An upstream
 //! that breaks off is passed on as an error, never as a clean end.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -18,7 +19,7 @@ use tokio::time::Sleep;
 use crate::code::Code;
 use crate::proxy::account::Account;
 use crate::proxy::watch::Watch;
-use crate::scrub::{Patterns, Scrubber, scrub_fields};
+use crate::scrub::{DecodeError, Decoder, Patterns, Scrubber, scrub_fields};
 use crate::upstream::Kept;
 use crate::upstream::body::Upload;
 
@@ -31,6 +32,21 @@ pub enum DeliveryError {
     /// The upstream fell silent.
     #[error("the upstream was silent for too long")]
     Idle,
+    /// The content coding cannot be taken off.
+    #[error(transparent)]
+    Coding(#[from] DecodeError),
+}
+
+impl DeliveryError {
+    /// What it is in the record, and in an answer where none was given yet.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Upstream(_) => Code::UpstreamUnreachable,
+            Self::Idle => Code::UpstreamTimeout,
+            Self::Coding(_) => Code::ResponseUnscannable,
+        }
+    }
 }
 
 /// What goes to the agent.
@@ -56,6 +72,8 @@ pub struct Parts {
     pub prefix: Option<Bytes>,
     /// The upstream's body.
     pub source: Incoming,
+    /// What takes its content codings off, where it has any.
+    pub decoder: Option<Decoder>,
     /// What it is searched for; `None` passes it through untouched.
     pub patterns: Option<Arc<Patterns>>,
     /// What looks at it on its way.
@@ -71,8 +89,11 @@ pub struct Parts {
 }
 
 struct Stream {
+    /// Made ready before the head went to the agent.
+    primed: VecDeque<Frame<Bytes>>,
     prefix: Option<Bytes>,
     source: Incoming,
+    decoder: Option<Decoder>,
     scrub: Option<(Arc<Patterns>, Scrubber)>,
     watch: Option<Watch>,
     trailers: Option<http::HeaderMap>,
@@ -108,10 +129,12 @@ impl Delivery {
     /// The upstream's body, streamed.
     #[must_use]
     pub fn stream(parts: Parts) -> Self {
-        let Parts { prefix, source, patterns, watch, account, kept, upload, idle } = parts;
+        let Parts { prefix, source, decoder, patterns, watch, account, kept, upload, idle } = parts;
         let mut stream = Stream {
+            primed: VecDeque::new(),
             prefix: prefix.filter(|prefix| !prefix.is_empty()),
             source,
+            decoder,
             scrub: patterns.map(|patterns| (Arc::clone(&patterns), Scrubber::new(patterns))),
             watch,
             trailers: None,
@@ -129,6 +152,37 @@ impl Delivery {
         }
         Self(Kind::Stream(Box::new(stream)))
     }
+
+    /// Makes `enough` bytes ready before anything is sent, so that what cannot be delivered is known until then. Gives
+    /// the length too where that was all of it.
+    ///
+    /// # Errors
+    /// [`DeliveryError`] when it broke off, with the account for an answer in its place.
+    pub async fn prime(self, enough: usize) -> Result<(Self, Option<usize>), (DeliveryError, Account)> {
+        let Kind::Stream(mut stream) = self.0 else { return Ok((self, None)) };
+        let mut size = 0usize;
+        while size < enough {
+            match poll_fn(|cx| stream.advance(cx)).await {
+                Some(Ok(frame)) => {
+                    size = size.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+                    stream.primed.push_back(frame);
+                }
+                None if stream.primed.iter().all(Frame::is_data) => {
+                    let mut whole = BytesMut::with_capacity(size);
+                    let pieces = stream.primed.iter().filter_map(Frame::data_ref);
+                    pieces.for_each(|piece| whole.extend_from_slice(piece));
+                    return Ok((Self::own(whole.freeze()), Some(size)));
+                }
+                None => break,
+                Some(Err(error)) => {
+                    stream.note();
+                    stream.account.record().bytes_out = 0;
+                    return Err((error, stream.account.take()));
+                }
+            }
+        }
+        Ok((Self(Kind::Stream(stream)), None))
+    }
 }
 
 impl Body for Delivery {
@@ -145,7 +199,7 @@ impl Body for Delivery {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Own(body) => body.is_none(),
-            Kind::Stream(stream) => stream.stage == Stage::Done,
+            Kind::Stream(stream) => stream.stage == Stage::Done && stream.primed.is_empty(),
         }
     }
 
@@ -154,14 +208,23 @@ impl Body for Delivery {
             Kind::Own(body) => {
                 SizeHint::with_exact(body.as_ref().map_or(0, |body| u64::try_from(body.len()).unwrap_or(0)))
             }
-            Kind::Stream(stream) if stream.scrub.is_none() && stream.prefix.is_none() => stream.source.size_hint(),
+            Kind::Stream(stream) if stream.is_untouched() => stream.source.size_hint(),
             Kind::Stream(_) => SizeHint::new(),
         }
     }
 }
 
+type Next = Poll<Option<Result<Frame<Bytes>, DeliveryError>>>;
+
 impl Stream {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DeliveryError>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Next {
+        match self.primed.pop_front() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => self.advance(cx),
+        }
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>) -> Next {
         loop {
             if self.stage == Stage::Done {
                 return Poll::Ready(None);
@@ -171,14 +234,7 @@ impl Stream {
                 self.settle();
                 return Poll::Ready(trailers.map(|fields| Ok(Frame::trailers(fields))));
             }
-            let next = match self.prefix.take() {
-                Some(prefix) => Some(Ok(Frame::data(prefix))),
-                None => match Pin::new(&mut self.source).poll_frame(cx) {
-                    Poll::Ready(next) => next,
-                    Poll::Pending => return self.wait(cx),
-                },
-            };
-            self.progress = Instant::now();
+            let next = std::task::ready!(self.readable(cx));
             match next {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
@@ -211,9 +267,9 @@ impl Stream {
                     }
                 },
                 Some(Err(error)) => {
-                    self.account.record().error = Some(Code::UpstreamUnreachable);
+                    self.account.record().error = Some(error.code());
                     self.stage = Stage::Done;
-                    return Poll::Ready(Some(Err(DeliveryError::Upstream(error))));
+                    return Poll::Ready(Some(Err(error)));
                 }
                 None => {
                     self.stage = Stage::Trailers;
@@ -227,7 +283,35 @@ impl Stream {
         }
     }
 
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, DeliveryError>>> {
+    /// The upstream's next frame, with its content codings taken off.
+    fn readable(&mut self, cx: &mut Context<'_>) -> Next {
+        loop {
+            if let Some(piece) = self.decoder.as_mut().and_then(|decoder| decoder.next().transpose()) {
+                return Poll::Ready(Some(piece.map(Frame::data).map_err(DeliveryError::Coding)));
+            }
+            let next = match self.prefix.take() {
+                Some(prefix) => Some(Ok(Frame::data(prefix))),
+                None => match Pin::new(&mut self.source).poll_frame(cx) {
+                    Poll::Ready(next) => next,
+                    Poll::Pending => return self.wait(cx),
+                },
+            };
+            self.progress = Instant::now();
+            let frame = match (next, &mut self.decoder) {
+                (None, Some(decoder)) => return Poll::Ready(decoder.finish().err().map(|error| Err(error.into()))),
+                (None, None) => return Poll::Ready(None),
+                (Some(Err(error)), _) => return Poll::Ready(Some(Err(DeliveryError::Upstream(error)))),
+                (Some(Ok(frame)), _) => frame,
+            };
+            match (frame.into_data(), &mut self.decoder) {
+                (Ok(data), Some(decoder)) => decoder.feed(data),
+                (Ok(data), None) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                (Err(frame), _) => return Poll::Ready(Some(Ok(frame))),
+            }
+        }
+    }
+
+    fn wait(&mut self, cx: &mut Context<'_>) -> Next {
         // One timer for the whole stream, set anew only when it fires: a token that arrives costs no timer work.
         loop {
             let idle = self.idle;
@@ -240,8 +324,6 @@ impl Stream {
             }
             self.alarm = None;
             if self.progress.elapsed() >= self.idle {
-                self.account.record().error = Some(Code::UpstreamTimeout);
-                self.stage = Stage::Done;
                 return Poll::Ready(Some(Err(DeliveryError::Idle)));
             }
         }
@@ -260,15 +342,24 @@ impl Stream {
         }
         self.kept.give_back();
     }
+
+    /// Whether the source's bytes go on as they are, all of them still to come.
+    fn is_untouched(&self) -> bool {
+        self.scrub.is_none() && self.prefix.is_none() && self.primed.is_empty()
+    }
+
+    /// What is known of the exchange only when it has ended.
+    fn note(&mut self) {
+        self.account.record().bytes_in = self.upload.received();
+        if let Some((_, scrubber)) = self.scrub.take() {
+            let record = self.account.record();
+            record.redactions = record.redactions.saturating_add(scrubber.hits());
+        }
+    }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.account.record().bytes_in = self.upload.received();
-        if let Some((_, scrubber)) = &self.scrub {
-            let hits = scrubber.hits();
-            let record = self.account.record();
-            record.redactions = record.redactions.saturating_add(hits);
-        }
+        self.note();
     }
 }

@@ -37,6 +37,8 @@ pub const HEAD_FIELDS: usize = 100;
 pub const KEEP_ALIVE: Duration = Duration::from_secs(120);
 /// An answer of known length up to this is scrubbed whole and keeps an exact `Content-Length`.
 pub const SCRUB_WHOLE: u64 = 64 * 1024;
+/// So much of a coded answer of known length is decoded before its head goes on; a bomb shows itself until then.
+pub const DECODE_AHEAD: usize = 1024 * 1024 + 64 * 1024;
 /// So much of an error answer's body is looked at before it is passed on.
 pub const ERROR_BODY: usize = 64 * 1024;
 /// A request body of known length up to this is read before a profile is chosen: it names the model.

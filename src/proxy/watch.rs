@@ -11,8 +11,9 @@ use http_body_util::BodyExt as _;
 use crate::clock::{Clock, WallTime};
 use crate::pool::Committed;
 use crate::provider::outcome::{Answer, Need, Outcome, Peek, Rules, Scanner};
-use crate::proxy::answer::{Received, peek_body};
+use crate::proxy::answer::{Received, peek_body, plain, readable};
 use crate::proxy::limits::{ERROR_BODY, PEEK_WAIT};
+use crate::scrub::{Codings, Decoder};
 
 /// Judges an answer, reading as much of its body as the provider's rules need to see first.
 pub async fn judge(received: &mut Received, rules: &Rules, now: WallTime) -> (Outcome, Option<Scanner>) {
@@ -29,7 +30,7 @@ pub async fn judge(received: &mut Received, rules: &Rules, now: WallTime) -> (Ou
             scanner = Some(events);
         }
     }
-    let answer = Answer { status: received.head.status, fields: &received.head.headers, body: &received.prefix };
+    let answer = Answer { status: received.head.status, fields: &received.head.headers, body: &readable(received) };
     // What is judged aside is a success until its body has been seen.
     let outcome = if need == Need::Aside { Outcome::success() } else { rules.judge(&answer, now) };
     (outcome, scanner)
@@ -39,13 +40,17 @@ pub async fn judge(received: &mut Received, rules: &Rules, now: WallTime) -> (Ou
 /// with another profile.
 async fn peek_events(received: &mut Received, rules: &Rules, events: &mut Scanner, now: WallTime) -> Option<Outcome> {
     let mut held = BytesMut::new();
+    // One that does not decode holds nothing to be seen here; delivering it fails, and says why.
+    let mut decoder = Codings::read(&received.head.headers).ok().flatten().map(|codings| Decoder::new(&codings));
     let read = async {
         loop {
             match received.body.frame().await {
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { return None };
                     held.extend_from_slice(&data);
+                    let data = decoder.as_mut().map_or(data.clone(), |decoder| plain(decoder, data));
                     match events.peek(&data, rules, &received.head.headers, now) {
+                        Peek::Waiting if held.len() >= ERROR_BODY => return None,
                         Peek::Waiting => {}
                         Peek::Content => return None,
                         Peek::Failed(outcome) => return Some(*outcome),

@@ -26,7 +26,8 @@ fn raw_deflate(text: &[u8]) -> Vec<u8> {
 
 fn brotli(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    brotli::BrotliCompress(&mut &text[..], &mut out, &brotli::enc::BrotliEncoderParams::default()).unwrap();
+    let params = brotli::enc::BrotliEncoderParams { quality: 4, ..Default::default() };
+    brotli::BrotliCompress(&mut &text[..], &mut out, &params).unwrap();
     out
 }
 
@@ -246,9 +247,10 @@ fn reads_the_field_as_rfc_9110_has_it() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn the_cut_does_not_matter(
-        plain in proptest::collection::vec(0u8..6, 0..80_000),
+        plain in proptest::collection::vec(0u8..6, 0..70_000),
         which in 0usize..ALL.len(),
         size in 1usize..3000,
     ) {
