@@ -1,9 +1,9 @@
 //! Reading and writing files that hold secrets.
 //!
-//! Invariant: a file is opened first and looked at through its descriptor, so that what was checked is what is read;
-//! a symbolic link is never followed; a file appears under its name only when all its bytes are on the disk.
+//! Invariant: a file that is read is looked at through its open descriptor, so that what was checked is what is read; a
+//! symbolic link is not followed where it could have been put there by somebody else; a file appears under its name only when all its bytes are on the disk.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::HomeError;
 
-/// Looks whether a file that holds a secret is closed to others, without reading it.
+/// Looks whether a file that holds a secret is closed to others, without opening it.
 ///
 /// Refused are files that group or others can write, that others can read, that a group other than the process's own
 /// can read, and that belong to neither this user nor root. Where nothing can be mended (a read-only mount,
@@ -22,10 +22,20 @@ use super::HomeError;
 /// # Errors
 /// [`HomeError`]; its hint holds the `chmod` that mends it.
 pub fn check_secret_file(path: &Path) -> Result<(), HomeError> {
-    open_secret_file(path).map(drop)
+    // fcntl(2): closing any descriptor of a file releases all record locks that the process holds on it. SQLite counts
+    // on its locks, so its files must not be opened here.
+    let look = |source| HomeError::Io { deed: "look at", path: path.to_owned(), source };
+    let mut metadata = std::fs::symlink_metadata(path).map_err(look)?;
+    if metadata.is_symlink() {
+        if !cannot_be_mended(path) {
+            return Err(HomeError::IsALink { path: path.to_owned() });
+        }
+        metadata = std::fs::metadata(path).map_err(look)?;
+    }
+    inspect(path, &metadata)
 }
 
-/// Opens a file that holds a secret for reading, after the checks of [`check_secret_file`].
+/// Opens a file that holds a secret for reading, and makes the checks of [`check_secret_file`] on what was opened.
 ///
 /// # Errors
 /// [`HomeError`] when the file is not a regular file, is open to others, or can't be opened.
@@ -44,20 +54,7 @@ pub fn open_secret_file(path: &Path) -> Result<File, HomeError> {
     })?;
     let metadata =
         file.metadata().map_err(|source| HomeError::Io { deed: "look at", path: path.to_owned(), source })?;
-    if metadata.is_dir() {
-        return Err(HomeError::IsADirectory { path: path.to_owned() });
-    }
-    if !metadata.is_file() {
-        return Err(HomeError::NotAFile { path: path.to_owned() });
-    }
-    let us = Us { user: rustix::process::geteuid().as_raw(), group: rustix::process::getegid().as_raw() };
-    match judge(path, Them { user: metadata.uid(), group: metadata.gid(), mode: metadata.mode() & 0o7777 }, us) {
-        Err(error) if cannot_be_mended(path) => {
-            tracing::warn!(path = %path.display(), "{error}");
-            Ok(file)
-        }
-        verdict => verdict.map(|()| file),
-    }
+    inspect(path, &metadata).map(|()| file)
 }
 
 /// Reads a whole file that holds a secret, at most `limit` bytes.
@@ -154,6 +151,23 @@ pub(super) fn check_directory(dir: &Path) -> Result<(), HomeError> {
     match verdict {
         Err(error) if on_read_only_mount(dir) => {
             tracing::warn!(path = %dir.display(), "{error}");
+            Ok(())
+        }
+        verdict => verdict,
+    }
+}
+
+fn inspect(path: &Path, metadata: &Metadata) -> Result<(), HomeError> {
+    if metadata.is_dir() {
+        return Err(HomeError::IsADirectory { path: path.to_owned() });
+    }
+    if !metadata.is_file() {
+        return Err(HomeError::NotAFile { path: path.to_owned() });
+    }
+    let us = Us { user: rustix::process::geteuid().as_raw(), group: rustix::process::getegid().as_raw() };
+    match judge(path, Them { user: metadata.uid(), group: metadata.gid(), mode: metadata.mode() & 0o7777 }, us) {
+        Err(error) if cannot_be_mended(path) => {
+            tracing::warn!(path = %path.display(), "{error}");
             Ok(())
         }
         verdict => verdict,
@@ -303,10 +317,13 @@ mod tests {
         std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
         std::fs::create_dir(at("dir")).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        assert!(matches!(check_secret_file(&at("link")), Err(HomeError::IsALink { .. })));
-        assert!(matches!(check_secret_file(&at("dir")), Err(HomeError::IsADirectory { .. })));
-        assert!(matches!(check_secret_file(&at("fifo")), Err(HomeError::NotAFile { .. })));
-        assert!(matches!(check_secret_file(&at("none")), Err(HomeError::Io { .. })));
+        for check in [check_secret_file, |path: &Path| open_secret_file(path).map(drop)] {
+            assert!(check(&at("file")).is_ok());
+            assert!(matches!(check(&at("link")), Err(HomeError::IsALink { .. })));
+            assert!(matches!(check(&at("dir")), Err(HomeError::IsADirectory { .. })));
+            assert!(matches!(check(&at("fifo")), Err(HomeError::NotAFile { .. })));
+            assert!(matches!(check(&at("none")), Err(HomeError::Io { .. })));
+        }
     }
 
     #[test]

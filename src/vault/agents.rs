@@ -14,7 +14,7 @@ use super::error::VaultError;
 use super::integrity::Manifest;
 use super::key::random;
 use super::model::{AgentRow, TokenKind, TokenRow};
-use super::store::{AgentRecord, Change, Commit, TokenRecord};
+use super::store::{AgentRecord, Change, Commit, Read, Roster, TokenRecord};
 use crate::clock::WallTime;
 use crate::id::AgentName;
 use crate::secret::Secret;
@@ -23,13 +23,6 @@ use crate::secret::Secret;
 pub const TOKEN_PREFIX: &str = "kfa_";
 /// How long an ended token is kept, so that a listing can still show it.
 const KEEP_ENDED: Duration = Duration::from_hours(7 * 24);
-
-/// The agents and tokens at one epoch, verified.
-struct Roster {
-    manifest: Manifest,
-    agents: Vec<AgentRecord>,
-    tokens: Vec<TokenRecord>,
-}
 
 impl Vault {
     /// Makes an agent, or another token for one that is there. A revoked agent is back with this token alone.
@@ -126,7 +119,7 @@ impl Vault {
                 revoked: row.revoked.is_some(),
             })
         };
-        roster.agents.into_iter().map(public).collect()
+        roster.found.agents.into_iter().map(public).collect()
     }
 
     /// Every token on file, revoked and ended ones included.
@@ -144,7 +137,7 @@ impl Vault {
                 revoked: row.revoked.is_some(),
             })
         };
-        self.roster().await?.tokens.into_iter().map(public).collect()
+        self.roster().await?.found.tokens.into_iter().map(public).collect()
     }
 
     /// Notes when agents were last seen; a time before the noted one changes nothing. Cheap: one transaction for all.
@@ -197,20 +190,19 @@ impl Vault {
         Ok(token)
     }
 
-    async fn roster(&self) -> Result<Roster, VaultError> {
-        let (agents, tokens) = (self.store().agents().await?, self.store().tokens().await?);
+    /// The agents and tokens of one moment, verified.
+    async fn roster(&self) -> Result<Read<Roster>, VaultError> {
+        let read = self.store().roster().await?;
         let guard = self.guard();
-        guard.check_table(&guard.check(agents.manifest)?, agents.rows.iter())?;
-        guard.check_table(&guard.check(tokens.manifest)?, tokens.rows.iter())?;
-        let agents_sound = agents.rows.into_iter().map(|row| guard.verify(row, |row| called("agent", &row.name)));
-        let tokens_sound =
-            tokens.rows.into_iter().map(|row| guard.verify(row, |row| called("a token of agent", &row.agent)));
-        Ok(Roster {
-            // The older of the two: had anything changed in between, a batch from it would not be taken.
-            manifest: agents.manifest,
-            agents: agents_sound.collect::<Result<_, _>>()?,
-            tokens: tokens_sound.collect::<Result<_, _>>()?,
-        })
+        let manifest = guard.check(read.manifest)?;
+        guard.check_table(&manifest, read.found.agents.iter())?;
+        guard.check_table(&manifest, read.found.tokens.iter())?;
+        let agents = read.found.agents.into_iter();
+        let agents = agents.map(|row| guard.verify(row, |row| called("agent", &row.name)));
+        let tokens = read.found.tokens.into_iter();
+        let tokens = tokens.map(|row| guard.verify(row, |row| called("a token of agent", &row.agent)));
+        let found = Roster { agents: agents.collect::<Result<_, _>>()?, tokens: tokens.collect::<Result<_, _>>()? };
+        Ok(Read { manifest, found })
     }
 }
 
@@ -223,8 +215,8 @@ struct Changes {
 }
 
 impl Changes {
-    fn new(roster: Roster) -> Self {
-        Self { manifest: roster.manifest, agents: roster.agents, tokens: roster.tokens, list: Vec::new() }
+    fn new(read: Read<Roster>) -> Self {
+        Self { manifest: read.manifest, agents: read.found.agents, tokens: read.found.tokens, list: Vec::new() }
     }
 
     fn row(&self, agent: &AgentName) -> Option<&AgentRecord> {

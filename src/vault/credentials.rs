@@ -4,10 +4,11 @@
 //! is deleted.
 
 use super::error::VaultError;
+use super::integrity::Manifest;
 use super::key::{RecordName, random};
-use super::model::{Draft, Opened, Scope, SealedCredential, Stored, VersionInfo};
+use super::model::{Draft, Opened, Scope, SealedCredential, Stored, Verification, VersionInfo};
 use super::record::{KIND_PREVIEW, KIND_SECRET};
-use super::store::{Batch, Change, Commit, CredentialRow, VersionRow};
+use super::store::{Batch, Change, Commit, CredentialRow, History, VersionRow};
 use super::{Vault, payload, value};
 use crate::clock::WallTime;
 use crate::id::{CredentialName, ProviderId};
@@ -29,18 +30,51 @@ impl Vault {
     /// [`VaultError::Value`] or [`VaultError::Field`] for what can't be stored, else what keeps the vault from writing.
     pub async fn set(&self, draft: Draft, value: Secret, now: WallTime) -> Result<Stored, VaultError> {
         let value = value::clean(&draft.kind, &value)?;
-        let draft = checked(draft)?;
-        let masked = value::preview(&value);
+        self.store_version(checked(draft)?, &value, now).await
+    }
+
+    /// Makes an older version the current one again: its value, type, provider and hosts as they were sealed together
+    /// become a new version. `None` if there is no such credential or version.
+    ///
+    /// # Errors
+    /// [`VaultError::Corrupt`] when that version does not open, else what keeps the vault from writing.
+    pub async fn rollback(
+        &self,
+        name: &CredentialName,
+        scope: &Scope,
+        version: u64,
+        now: WallTime,
+    ) -> Result<Option<Stored>, VaultError> {
+        let Some((row, versions)) = self.row(name, scope, History::Include).await?.1 else { return Ok(None) };
+        let versions = self.complete(&row, versions)?;
+        let Some(old) = versions.iter().find(|old| old.version == version) else { return Ok(None) };
+        let opened = self.open_version(&row, old)?;
+        let draft = Draft {
+            name: opened.name,
+            provider: opened.provider,
+            kind: opened.kind,
+            scope: opened.scope,
+            hosts: opened.hosts,
+            env: row.env,
+            install: row.install,
+            description: row.description,
+            label: row.label,
+        };
+        self.store_version(draft, &opened.secret, now).await.map(Some)
+    }
+
+    async fn store_version(&self, draft: Draft, value: &Secret, now: WallTime) -> Result<Stored, VaultError> {
+        let masked = value::preview(value);
         retrying!({
-            let manifest = self.guard().check(self.store().manifest().await?)?;
-            let before = self.row(&draft.name, &draft.scope).await?;
+            let (manifest, before) = self.row(&draft.name, &draft.scope, History::LeaveOut).await?;
+            let before = before.map(|(row, _)| row);
             let version = before.as_ref().map_or(0, |row| row.version).checked_add(1);
             let version = version.filter(|version| *version <= LAST_VERSION).ok_or(VaultError::VersionsExhausted)?;
             let record = match &before {
                 Some(row) => row.record,
                 None => **random::<16>()?,
             };
-            let body = payload::encode(&draft, version, now, &value)?;
+            let body = payload::encode(&draft, version, now, value)?;
             let sealed = self.keys().seal(RecordName { record, kind: KIND_SECRET, version }, &body)?;
             let preview = self.keys().seal(RecordName { record, kind: KIND_PREVIEW, version }, masked.as_bytes())?;
             let term = self.keys().current_term();
@@ -85,8 +119,8 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Corrupt`] when a version is missing or changed.
     pub async fn history(&self, name: &CredentialName, scope: &Scope) -> Result<Option<Vec<VersionInfo>>, VaultError> {
-        let Some(row) = self.row(name, scope).await? else { return Ok(None) };
-        let versions = self.versions(&row, name).await?;
+        let Some((row, versions)) = self.row(name, scope, History::Include).await?.1 else { return Ok(None) };
+        let versions = self.complete(&row, versions)?;
         let info = |version: &VersionRow| {
             let preview = RecordName { record: row.record, kind: KIND_PREVIEW, version: version.version };
             Ok(VersionInfo {
@@ -105,13 +139,13 @@ impl Vault {
     /// What keeps the vault from writing.
     pub async fn delete(&self, name: &CredentialName, scope: &Scope) -> Result<bool, VaultError> {
         retrying!({
-            let manifest = self.guard().check(self.store().manifest().await?)?;
-            let Some(row) = self.row(name, scope).await? else { return Ok(Some(false)) };
+            let (manifest, row) = self.row(name, scope, History::Include).await?;
+            let Some((row, versions)) = row else { return Ok(Some(false)) };
             let mut next = manifest;
             self.guard().remove(&mut next, &row)?;
             // A damaged history must not keep a credential from being deleted; the manifest counts what is there.
-            for version in self.store().versions(row.record).await? {
-                self.guard().remove(&mut next, &version)?;
+            for version in &versions {
+                self.guard().remove(&mut next, version)?;
             }
             let done = self.commit(manifest.epoch, next, vec![Change::DeleteCredential(row.record)]).await?;
             Ok((done == Commit::Done).then_some(true))
@@ -125,8 +159,8 @@ impl Vault {
     pub async fn snapshot(&self) -> Result<Vec<SealedCredential>, VaultError> {
         let read = self.store().credentials().await?;
         let manifest = self.guard().check(read.manifest)?;
-        self.guard().check_table(&manifest, read.rows.iter().map(|(row, _)| row))?;
-        read.rows
+        self.guard().check_table(&manifest, read.found.iter().map(|(row, _)| row))?;
+        read.found
             .into_iter()
             .map(|(row, version)| {
                 let row = self.guard().verify(row, what)?;
@@ -152,18 +186,68 @@ impl Vault {
             .ok_or_else(|| VaultError::corrupt(format!("credential {}", stored.name)))
     }
 
-    async fn row(&self, name: &CredentialName, scope: &Scope) -> Result<Option<CredentialRow>, VaultError> {
-        let row = self.store().credential(&name.to_string(), &scope.to_string()).await?;
-        row.map(|row| self.guard().verify(row, what)).transpose()
+    /// Opens every version of every credential.
+    ///
+    /// # Errors
+    /// What keeps the vault from reading at all. What does not open is in the [`Verification`].
+    pub async fn verify(&self) -> Result<Verification, VaultError> {
+        let mut found = Verification { records: 0, faults: Vec::new() };
+        for stored in self.list().await? {
+            let row = self.row(&stored.name, &stored.scope, History::Include).await?.1;
+            let Some((row, versions)) = row else { continue };
+            let versions = match self.complete(&row, versions) {
+                Ok(versions) => versions,
+                Err(error) => {
+                    found.faults.push(error);
+                    continue;
+                }
+            };
+            for version in &versions {
+                let preview = RecordName { record: row.record, kind: KIND_PREVIEW, version: version.version };
+                let opened = self.open_version(&row, version).map(drop);
+                let opened = opened.and_then(|()| self.preview(preview, &version.preview, &stored.name).map(drop));
+                found.records += 1;
+                found.faults.extend(opened.err());
+            }
+        }
+        self.agents().await?;
+        self.tokens().await?;
+        Ok(found)
     }
 
-    /// All versions of a credential; there is one for each number up to the current one.
-    async fn versions(&self, row: &CredentialRow, name: &CredentialName) -> Result<Vec<VersionRow>, VaultError> {
-        let corrupt = || VaultError::corrupt(format!("the history of credential {name}"));
-        let rows = self.store().versions(row.record).await?;
-        let rows = rows.into_iter().map(|version| self.guard().verify(version, |_| String::new()));
-        let rows = rows.collect::<Result<Vec<_>, _>>().map_err(|_| corrupt())?;
-        if rows.iter().map(|version| version.version).eq(1..=row.version) { Ok(rows) } else { Err(corrupt()) }
+    /// Opens a version that need not be the current one: of its binding, only name and scope can't have changed since.
+    fn open_version(&self, row: &CredentialRow, version: &VersionRow) -> Result<Opened, VaultError> {
+        let name = RecordName { record: row.record, kind: KIND_SECRET, version: version.version };
+        let opened = self.keys().open(name, &version.sealed).and_then(|body| payload::decode(&body));
+        let agrees = |opened: &Opened| {
+            opened.name.to_string() == row.name
+                && opened.scope.to_string() == row.scope
+                && opened.version == version.version
+                && opened.created == WallTime(version.created)
+        };
+        let called = || VaultError::corrupt(format!("version {} of {}", version.version, what(row)));
+        opened.filter(agrees).ok_or_else(called)
+    }
+
+    async fn row(
+        &self,
+        name: &CredentialName,
+        scope: &Scope,
+        history: History,
+    ) -> Result<(Manifest, Option<(CredentialRow, Vec<VersionRow>)>), VaultError> {
+        let read = self.store().credential(&name.to_string(), &scope.to_string(), history).await?;
+        let manifest = self.guard().check(read.manifest)?;
+        let Some((row, versions)) = read.found else { return Ok((manifest, None)) };
+        Ok((manifest, Some((self.guard().verify(row, what)?, versions))))
+    }
+
+    /// Checks that these are the versions of `row`: one for each number up to the current one.
+    fn complete(&self, row: &CredentialRow, versions: Vec<VersionRow>) -> Result<Vec<VersionRow>, VaultError> {
+        let corrupt = || VaultError::corrupt(format!("the history of {}", what(row)));
+        let versions = versions.into_iter().map(|version| self.guard().verify(version, |_| String::new()));
+        let versions = versions.collect::<Result<Vec<_>, _>>().map_err(|_| corrupt())?;
+        let numbers = versions.iter().map(|version| version.version);
+        if numbers.eq(1..=row.version) { Ok(versions) } else { Err(corrupt()) }
     }
 
     fn preview(&self, record: RecordName, sealed: &[u8], name: &CredentialName) -> Result<String, VaultError> {
@@ -175,7 +259,7 @@ impl Vault {
     pub(super) async fn commit(
         &self,
         from_epoch: u64,
-        mut manifest: super::integrity::Manifest,
+        mut manifest: Manifest,
         changes: Vec<Change>,
     ) -> Result<Commit, VaultError> {
         manifest.epoch = from_epoch.checked_add(1).ok_or(VaultError::VersionsExhausted)?;

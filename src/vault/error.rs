@@ -180,7 +180,8 @@ impl VaultError {
             Self::Busy => "another keyferry is writing to this vault; try again",
             Self::ReadOnly => "make the home writable, or name another one with --home DIR",
             Self::DiskFull => "free some space; what was stored before is unchanged",
-            Self::Storage { .. } | Self::System(_) | Self::VersionsExhausted | Self::Field { .. } => return None,
+            Self::Storage { .. } => "check the disk and what the system's log says about it",
+            Self::System(_) | Self::VersionsExhausted | Self::Field { .. } => return None,
             Self::NoSuchAgent { agent } => return Some(format!("keyferry agent create {agent}")),
             Self::AgentRevoked { agent } => {
                 return Some(format!("keyferry agent create {agent} gives it a new token"));

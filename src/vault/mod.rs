@@ -47,7 +47,8 @@ use self::integrity::{Guard, Manifest};
 pub use self::key::KeySource;
 use self::key::{Keys, RootKey};
 pub use self::model::{
-    AgentRow, Draft, Opened, Opening, PoolRow, Scope, SealedCredential, Stored, TokenKind, TokenRow, VersionInfo,
+    AgentRow, Draft, Opened, Opening, PoolRow, Scope, SealedCredential, Stored, TokenKind, TokenRow, Verification,
+    VersionInfo,
 };
 use self::sqlite::SqliteStore;
 use self::store::Store;

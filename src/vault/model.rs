@@ -156,6 +156,15 @@ pub struct VersionInfo {
     pub current: bool,
 }
 
+/// What a look at every record found.
+#[derive(Debug)]
+pub struct Verification {
+    /// How many records were opened, all versions counted.
+    pub records: u64,
+    /// What did not open.
+    pub faults: Vec<super::VaultError>,
+}
+
 /// An agent on file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRow {

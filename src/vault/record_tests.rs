@@ -73,14 +73,12 @@ fn every_change_of_a_known_answer_fails() {
         let refused = |context: &Context, blob: &[u8]| assert!(open(&vector.key, context, blob).is_err());
         for at in 0..vector.blob.len() {
             let mut changed = vector.blob.clone();
-            for bit in 0..8 {
-                changed[at] = vector.blob[at] ^ (1 << bit);
-                refused(&vector.context, &changed);
-            }
+            changed[at] ^= 1 << (at % 8);
+            refused(&vector.context, &changed);
             changed[at] = !vector.blob[at];
             refused(&vector.context, &changed);
             refused(&vector.context, &vector.blob[..at]);
-            negatives += 10;
+            negatives += 3;
         }
         for context in other_contexts(vector.context) {
             refused(&context, &vector.blob);

@@ -23,7 +23,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::error::VaultError;
 use super::integrity::Manifest;
-use super::store::{AgentRecord, Batch, Change, Commit, CredentialRow, Read, Root, Store, TokenRecord, VersionRow};
+use super::store::{Batch, Change, Commit, CredentialRow, History, Read, Root, Roster, Store, VersionRow};
 use crate::home::{HomeError, check_secret_file, place_new, temporary_name};
 
 /// How long a writer waits for another one before it says that the vault is busy.
@@ -140,6 +140,15 @@ impl SqliteStore {
         self.run(move |connection| work(&connection.transaction()?)).await
     }
 
+    /// Reads what `work` reads, and the manifest of the same moment.
+    async fn read<T, F>(&self, work: F) -> Result<Read<T>, VaultError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.view(move |view| Ok(Read { manifest: rows::manifest(view)?, found: work(view)? })).await
+    }
+
     /// Runs `work` as the only writer; what it did is on the disk when this returns `Ok`.
     async fn write<T, F>(&self, work: F) -> Result<T, VaultError>
     where
@@ -166,25 +175,30 @@ impl Store for SqliteStore {
         self.view(rows::manifest).await
     }
 
-    async fn credentials(&self) -> Result<Read<(CredentialRow, Option<VersionRow>)>, VaultError> {
-        self.view(|view| Ok(Read { manifest: rows::manifest(view)?, rows: rows::credentials(view)? })).await
+    async fn credentials(&self) -> Result<Read<Vec<(CredentialRow, Option<VersionRow>)>>, VaultError> {
+        self.read(rows::credentials).await
     }
 
-    async fn credential(&self, name: &str, scope: &str) -> Result<Option<CredentialRow>, VaultError> {
+    async fn credential(
+        &self,
+        name: &str,
+        scope: &str,
+        history: History,
+    ) -> Result<Read<Option<(CredentialRow, Vec<VersionRow>)>>, VaultError> {
         let (name, scope) = (name.to_owned(), scope.to_owned());
-        self.view(move |view| rows::credential(view, &name, &scope)).await
+        self.read(move |view| {
+            let Some(row) = rows::credential(view, &name, &scope)? else { return Ok(None) };
+            let versions = match history {
+                History::Include => rows::versions(view, row.record)?,
+                History::LeaveOut => Vec::new(),
+            };
+            Ok(Some((row, versions)))
+        })
+        .await
     }
 
-    async fn versions(&self, record: [u8; 16]) -> Result<Vec<VersionRow>, VaultError> {
-        self.view(move |view| rows::versions(view, record)).await
-    }
-
-    async fn agents(&self) -> Result<Read<AgentRecord>, VaultError> {
-        self.view(|view| Ok(Read { manifest: rows::manifest(view)?, rows: rows::agents(view)? })).await
-    }
-
-    async fn tokens(&self) -> Result<Read<TokenRecord>, VaultError> {
-        self.view(|view| Ok(Read { manifest: rows::manifest(view)?, rows: rows::tokens(view)? })).await
+    async fn roster(&self) -> Result<Read<Roster>, VaultError> {
+        self.read(|view| Ok(Roster { agents: rows::agents(view)?, tokens: rows::tokens(view)? })).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<Commit, VaultError> {

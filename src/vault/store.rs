@@ -189,13 +189,32 @@ impl Protected for TokenRecord {
     }
 }
 
-/// Rows and the manifest that they belong to, read at one moment.
+/// What was read at one moment, and the manifest of that moment. Changes may only be made from both together: from a
+/// manifest and a row of different moments would come a manifest of neither.
 #[derive(Debug)]
 pub struct Read<T> {
-    /// The manifest at that moment.
+    /// The manifest.
     pub manifest: Manifest,
-    /// The rows.
-    pub rows: Vec<T>,
+    /// What it belongs to.
+    pub found: T,
+}
+
+/// Every agent and every token.
+#[derive(Debug)]
+pub struct Roster {
+    /// The agents, by name.
+    pub agents: Vec<AgentRecord>,
+    /// The tokens, by agent and age.
+    pub tokens: Vec<TokenRecord>,
+}
+
+/// Whether a credential is wanted with its versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// With all of them, oldest first.
+    Include,
+    /// With none.
+    LeaveOut,
 }
 
 /// One change. Every `Put` inserts a row or replaces the one with the same key.
@@ -243,15 +262,16 @@ pub trait Store: Send + Sync {
     /// The manifest alone.
     async fn manifest(&self) -> Result<Manifest, VaultError>;
     /// Every credential with its current version.
-    async fn credentials(&self) -> Result<Read<(CredentialRow, Option<VersionRow>)>, VaultError>;
+    async fn credentials(&self) -> Result<Read<Vec<(CredentialRow, Option<VersionRow>)>>, VaultError>;
     /// One credential.
-    async fn credential(&self, name: &str, scope: &str) -> Result<Option<CredentialRow>, VaultError>;
-    /// The versions of one credential, oldest first.
-    async fn versions(&self, record: [u8; 16]) -> Result<Vec<VersionRow>, VaultError>;
-    /// Every agent.
-    async fn agents(&self) -> Result<Read<AgentRecord>, VaultError>;
-    /// Every token.
-    async fn tokens(&self) -> Result<Read<TokenRecord>, VaultError>;
+    async fn credential(
+        &self,
+        name: &str,
+        scope: &str,
+        history: History,
+    ) -> Result<Read<Option<(CredentialRow, Vec<VersionRow>)>>, VaultError>;
+    /// Every agent and every token.
+    async fn roster(&self) -> Result<Read<Roster>, VaultError>;
     /// Applies `batch` if the epoch is still the one that it was made from.
     async fn commit(&self, batch: Batch) -> Result<Commit, VaultError>;
 

@@ -1,6 +1,11 @@
 //! The vault as its callers see it.
 
+mod damage;
+mod keys;
 mod lifecycle;
+mod roster;
+mod tamper;
+mod writers;
 
 use super::*;
 use crate::clock::WallTime;
@@ -20,6 +25,17 @@ fn place() -> Place {
 impl Place {
     async fn vault(&self) -> Vault {
         Vault::open_or_create(&self.home, &KeySource::default()).await.unwrap().0
+    }
+
+    async fn reopen(&self) -> Result<Vault, VaultError> {
+        Vault::open(&self.home, &KeySource::default()).await
+    }
+
+    /// The database, as somebody sees it who has no key.
+    fn database(&self) -> rusqlite::Connection {
+        let connection = rusqlite::Connection::open(self.home.vault_db()).unwrap();
+        connection.pragma_update(None, "synchronous", "off").unwrap();
+        connection
     }
 }
 
@@ -67,4 +83,22 @@ fn draft(text: &str) -> Draft {
 async fn opened(vault: &Vault, text: &str) -> Result<Opened, VaultError> {
     let all = vault.snapshot().await?;
     vault.unseal(all.iter().find(|credential| credential.stored.name == name(text)).unwrap())
+}
+
+/// Everything that the vault says, read through every door that it has. Values are in it.
+async fn observe(vault: &Vault) -> Result<String, VaultError> {
+    let mut seen = String::new();
+    for credential in vault.snapshot().await? {
+        let opened = vault.unseal(&credential)?;
+        let value = String::from_utf8_lossy(opened.secret.expose()).into_owned();
+        let stored = &credential.stored;
+        seen += &format!("{stored:?} {opened:?} {value}\n");
+        seen += &format!("{:?}\n", vault.history(&stored.name, &stored.scope).await?);
+    }
+    seen += &format!("{:?}\n{:?}\n", vault.agents().await?, vault.tokens().await?);
+    let verification = vault.verify().await?;
+    match verification.faults.into_iter().next() {
+        Some(fault) => Err(fault),
+        None => Ok(format!("{seen}{}", verification.records)),
+    }
 }
