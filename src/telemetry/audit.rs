@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::chain::{Code, Segment, code, hex, keyed};
+use super::chain::{Code, Segment, code, hex, path_key};
 use super::entry::{Change, Intent, Refused};
 use super::json::Line;
 use super::sink::append_to;
@@ -90,7 +90,7 @@ impl Audit {
     /// [`AuditUnavailable`] when it is no regular file that can be written.
     pub fn open(path: &Path, root: Arc<Secret>, redactor: Arc<Redactor>) -> Result<Self, AuditUnavailable> {
         append_to(path).map_err(|source| AuditUnavailable { path: path.to_owned(), source })?;
-        let paths = keyed(&code(&keyed(root.expose()), b"keyferry audit path v1"));
+        let paths = path_key(&root);
         Ok(Self { path: path.to_owned(), root, paths, redactor, segment: Mutex::new(None) })
     }
 

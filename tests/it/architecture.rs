@@ -32,7 +32,7 @@ const EXPOSES: &[(&str, &str)] = &[
     ("src/provider/scheme/values.rs", "the parts of a value with several fields"),
     ("src/scrub/patterns.rs", "what to look for in responses, in every encoding"),
     ("src/scrub/redact.rs", "what to look for in our own lines"),
-    ("src/telemetry/audit.rs", "keys of the chain of records"),
+    ("src/telemetry/chain.rs", "keys of the chain of records"),
 ];
 
 /// A file with its code in it, comments and its own tests left out.
