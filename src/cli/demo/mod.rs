@@ -94,7 +94,7 @@ async fn story(place: &Place, spawner: &Spawner, context: &mut Context) -> Outco
     let mut report = Report { text: String::new(), failed: 0 };
     report.models(&seen, &arrived, first, &lines);
     report.message(&seen, &arrived, first, second, &lines);
-    report.echo(&seen, &arrived, second, &lines);
+    report.echo(&seen, &arrived, &keys, &lines);
     report.line(!leaks, "neither key stands in anything that the agent received, nor in the log");
     context.output.data(&report.text)?;
     Ok(report.failed)
@@ -206,7 +206,7 @@ impl Report {
         self.log(log, Call::Message);
     }
 
-    fn echo(&mut self, seen: &[Seen], arrived: &[Arrived], second: &str, log: &[&str]) {
+    fn echo(&mut self, seen: &[Seen], arrived: &[Arrived], keys: &[String; 2], log: &[&str]) {
         self.title("An answer that holds the key comes back without it");
         let came = arrived.iter().find(|arrived| arrived.call == Call::Echo);
         let got = seen.iter().find(|seen| seen.call == Call::Echo);
@@ -214,7 +214,8 @@ impl Report {
         let held = came.map(|arrived| arrived.key.as_str()).unwrap_or_default();
         self.detail("the provider sent", &format!("{{\"your_key\":\"{}\"}}", masked(held)));
         self.detail("the agent got    ", &short(body, 72));
-        let right = held == second && got.is_some_and(|seen| seen.status == 200 && !seen.received.contains(second));
+        let real = keys.iter().any(|key| key == held);
+        let right = real && got.is_some_and(|seen| seen.status == 200 && !seen.received.contains(held));
         self.line(right && !body.is_empty(), "the placeholder stands where the key stood, in field and body");
         self.log(log, Call::Echo);
     }
