@@ -3,6 +3,7 @@
 //! Invariant: a request is sent at most as often as its limits say, never again once an answer is on its way to the
 //! client, and never with another identity.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::futures::OwnedNotified;
@@ -88,7 +89,7 @@ impl Committed {
 pub struct Attempts {
     pools: Pools,
     ask: Ask,
-    settings: PoolSettings,
+    settings: Arc<PoolSettings>,
     marks: Vec<Vec<Mark>>,
     from: usize,
     again: Option<Spot>,
@@ -122,7 +123,7 @@ enum Otherwise {
 }
 
 impl Attempts {
-    pub(super) fn new(pools: Pools, ask: Ask, settings: PoolSettings) -> Self {
+    pub(super) fn new(pools: Pools, ask: Ask, settings: Arc<PoolSettings>) -> Self {
         let marks = ask.targets.iter().map(|target| vec![Mark::default(); target.candidates.len()]).collect();
         let mut limits = settings.limits;
         // Eight sends are the most that any setting allows.
@@ -366,6 +367,7 @@ impl Attempts {
             marks: &self.marks,
             from: self.from,
             again: self.again,
+            only: self.last_spot.filter(|spot| self.alone(*spot)),
             last: self.last_spot,
             repeatable: self.repeatable && self.sent.saturating_add(1) < self.limits.attempts,
         };

@@ -128,12 +128,14 @@ impl Pools {
     /// Pools with these settings; a provider without any has the defaults.
     #[must_use]
     pub fn new(settings: HashMap<ProviderId, PoolSettings>, jitter: Jitter) -> Self {
+        let settings = shared(settings);
         let state = State { pools: HashMap::new(), settings, number: 0, jitter, changed: false, doubts: Vec::new() };
         Self(Arc::new(Shared { state: Mutex::new(state), woken: Arc::default(), doubted: Notify::new() }))
     }
 
     /// New settings; what is remembered stays.
     pub fn reconfigure(&self, settings: HashMap<ProviderId, PoolSettings>) {
+        let settings = shared(settings);
         self.with(|state| {
             for (provider, pool) in &mut state.pools {
                 pool.reconfigure(settings.get(provider).cloned().unwrap_or_default());
@@ -257,6 +259,10 @@ impl Pools {
     fn woken(&self) -> OwnedNotified {
         self.0.woken.clone().notified_owned()
     }
+}
+
+fn shared(settings: HashMap<ProviderId, PoolSettings>) -> HashMap<ProviderId, Arc<PoolSettings>> {
+    settings.into_iter().map(|(provider, settings)| (provider, Arc::new(settings))).collect()
 }
 
 /// One profile for one attempt.

@@ -76,9 +76,7 @@ impl State {
                 rows.extend(line(format!("group {provider} {}", group.name), &row));
             }
             let row = Row { cells: write("upstream", &pool.upstream), ..Row::default() };
-            if !row.cells.is_empty() {
-                rows.extend(line(format!("upstream {provider}"), &row));
-            }
+            rows.extend(line(format!("upstream {provider}"), &row));
         }
         rows.sort();
         rows

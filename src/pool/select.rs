@@ -47,6 +47,8 @@ pub(super) struct Want<'a> {
     pub(super) from: usize,
     /// This candidate again, if it may be.
     pub(super) again: Option<Spot>,
+    /// This candidate and no other: it was sent with that identity.
+    pub(super) only: Option<Spot>,
     /// Where it was sent last.
     pub(super) last: Option<Spot>,
     /// Whether the request can go out once more if this attempt is refused.
@@ -178,6 +180,9 @@ impl State {
             }
         }
         pool.dispatch(&chosen, now);
+        if let Some(key) = want.ask.session.key().filter(|_| pool.settings.strategy == Strategy::Sticky) {
+            pool.sticky.put(key, Pin { member: chosen.cover.member, detour: None, used: now });
+        }
         Some(chosen)
     }
 }
@@ -244,13 +249,16 @@ impl Pool {
         let mut seats = Vec::with_capacity(target.candidates.len());
         for (index, candidate) in target.candidates.iter().enumerate() {
             let member = self.seat(candidate);
-            let cover = self.cover(member, want.ask, target);
+            let cover = self.cover(member, want.ask);
             let mark = marks.and_then(|marks| marks.get(index)).copied().unwrap_or_default();
-            let again = want.again == Some(Spot { target: at, candidate: index });
+            let spot = Spot { target: at, candidate: index };
+            let again = want.again == Some(spot);
+            let allowed = want.only.is_none_or(|only| only == spot);
             let disabled = self.members.get(member).is_some_and(|member| member.disabled);
-            let usable = !disabled && !mark.dead && (!mark.left || again) && self.owns(want.ask, member, now);
+            let usable =
+                allowed && !disabled && !mark.dead && (!mark.left || again) && self.owns(want.ask, member, now);
             let status = self.status(&cover, now);
-            let elsewhere = want.last.is_some_and(|last| last != Spot { target: at, candidate: index });
+            let elsewhere = want.last.is_some_and(|last| last != spot);
             let moved = elsewhere || pin.is_some_and(|pin| pin.member != member && pin.detour != Some(member));
             let gate = self.gate(&cover, moved, now);
             let key = self.key(candidate, index, member, gate, now);

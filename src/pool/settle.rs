@@ -140,10 +140,10 @@ impl State {
         let mut number = self.number;
         let mut jitter = self.jitter.clone();
         let pool = self.pool(provider);
-        let ladders = pool.settings.ladders.clone();
+        let settings = Arc::clone(&pool.settings);
         let opened = pool
             .cell_mut(slot, cover, true, now)
-            .is_some_and(|cell| cell.fail(failure, sent, &mut number, &ladders, &mut jitter, now));
+            .is_some_and(|cell| cell.fail(failure, sent, &mut number, &settings.ladders, &mut jitter, now));
         self.number = number;
         self.jitter = jitter;
         self.changed |= opened;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ask::{Ask, Candidate, Target};
+use super::ask::{Ask, Candidate};
 use super::cell::{Cell, Ramp};
 use super::ladder::Jitter;
 use super::settings::PoolSettings;
@@ -23,7 +23,7 @@ const PARTS: usize = 64;
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) pools: HashMap<ProviderId, Pool>,
-    pub(super) settings: HashMap<ProviderId, PoolSettings>,
+    pub(super) settings: HashMap<ProviderId, Arc<PoolSettings>>,
     /// Leases and windows are numbered in one sequence, so that "sent before that window" is a comparison.
     pub(super) number: u64,
     pub(super) jitter: Jitter,
@@ -33,7 +33,7 @@ pub(super) struct State {
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    pub(super) settings: PoolSettings,
+    pub(super) settings: Arc<PoolSettings>,
     pub(super) members: Vec<Member>,
     pub(super) index: HashMap<ShortName, usize>,
     pub(super) groups: Vec<Group>,
@@ -210,9 +210,7 @@ impl Pool {
     }
 
     /// Which cells cover this request with that member.
-    pub(super) fn cover(&self, member: usize, ask: &Ask, target: &Target) -> Cover {
-        // A fallback's model is another one's name, but the name is as good a key as any.
-        let _ = target;
+    pub(super) fn cover(&self, member: usize, ask: &Ask) -> Cover {
         let path = ask.path.as_deref();
         let known = |slot: Slot, path: &str| {
             self.keys.iter().find(|(kind, at, _)| *kind == slot && **at == *path).map(|(_, _, key)| key.clone())

@@ -2,6 +2,8 @@
 //!
 //! Invariant: seeing changes nothing.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::ask::{Ask, Candidate};
@@ -192,7 +194,7 @@ impl State {
 
     /// How things stand for a request, whatever it has tried.
     pub(super) fn outlook(&mut self, ask: &Ask, now: WallTime) -> Outlook {
-        let want = Want { ask, marks: &[], from: 0, again: None, last: None, repeatable: false };
+        let want = Want { ask, marks: &[], from: 0, again: None, only: None, last: None, repeatable: false };
         let mut outlook = Outlook::default();
         for (at, target) in ask.targets.iter().enumerate() {
             self.pool(&target.provider).outlook(&want, at, target, now, &mut outlook);
@@ -240,7 +242,7 @@ impl Pool {
         }
     }
 
-    pub(super) fn reconfigure(&mut self, settings: PoolSettings) {
+    pub(super) fn reconfigure(&mut self, settings: Arc<PoolSettings>) {
         self.settings = settings;
         let configured: Vec<_> =
             self.members.iter().map(|member| self.settings.groups.get(&member.profile.name).cloned()).collect();

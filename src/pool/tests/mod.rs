@@ -1,4 +1,6 @@
 //! The pool as a caller sees it, on a clock that is set by hand.
 
 mod basics;
+mod properties;
 mod support;
+mod world;
