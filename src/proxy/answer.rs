@@ -172,8 +172,8 @@ pub async fn deliver(
                 // The whole body was read for judging: its length is known however it came.
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(prefix.len()));
             }
-            let (prefix, patterns) = (Some(prefix), None);
-            let parts = Parts { prefix, source: body, decoder, patterns, watch, account, kept, upload, idle };
+            let parts =
+                Parts { prefix: Some(prefix), source: body, decoder, patterns, watch, account, kept, upload, idle };
             Ok(Response::from_parts(head, Delivery::stream(parts)))
         }
     }

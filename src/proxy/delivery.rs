@@ -97,6 +97,8 @@ struct Stream {
     scrub: Option<(Arc<Patterns>, Scrubber)>,
     watch: Option<Watch>,
     trailers: Option<http::HeaderMap>,
+    /// Why it ends early, said when what came before is on its way.
+    failure: Option<DeliveryError>,
     stage: Stage,
     account: Account,
     kept: Kept,
@@ -138,6 +140,7 @@ impl Delivery {
             scrub: patterns.map(|patterns| (Arc::clone(&patterns), Scrubber::new(patterns))),
             watch,
             trailers: None,
+            failure: None,
             stage: Stage::Body,
             account,
             kept,
@@ -225,6 +228,10 @@ impl Stream {
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Next {
+        if let Some(failure) = self.failure.take() {
+            self.stage = Stage::Done;
+            return Poll::Ready(Some(Err(failure)));
+        }
         loop {
             if self.stage == Stage::Done {
                 return Poll::Ready(None);
@@ -268,8 +275,10 @@ impl Stream {
                 },
                 Some(Err(error)) => {
                     self.account.record().error = Some(error.code());
-                    self.stage = Stage::Done;
-                    return Poll::Ready(Some(Err(error)));
+                    self.failure = Some(error);
+                    // hyper writes out what it has when there is nothing more to be had, and drops it on an error.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 None => {
                     self.stage = Stage::Trailers;

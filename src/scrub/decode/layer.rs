@@ -68,6 +68,11 @@ impl Layer {
         }
     }
 
+    /// Bytes fed that were not read yet.
+    pub(super) fn waiting(&self) -> u64 {
+        u64::try_from(self.input.len()).unwrap_or(u64::MAX)
+    }
+
     /// Bytes given so far.
     pub(super) fn given(&self) -> u64 {
         self.given

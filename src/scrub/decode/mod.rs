@@ -118,10 +118,17 @@ impl Decoder {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let allowed = FREE.max(self.taken.saturating_mul(RATIO));
-        let piece = pull(&mut self.layers, allowed);
+        let piece = pull(&mut self.layers).and_then(|piece| self.measured(piece));
         self.failed = piece.as_ref().err().copied();
         piece
+    }
+
+    fn measured(&self, piece: Option<Bytes>) -> Result<Option<Bytes>, DecodeError> {
+        // What waits to be read does not count: the verdict must not depend on how the stream was cut.
+        let read = self.layers.first().map_or(0, |first| self.taken.saturating_sub(first.waiting()));
+        let allowed = FREE.max(read.saturating_mul(RATIO));
+        let exceeds = self.layers.iter().any(|layer| layer.given() > allowed);
+        if exceeds { Err(DecodeError::Ratio) } else { Ok(piece) }
     }
 
     /// Says that nothing more arrives. To be called when [`Decoder::next`] has no more to give.
@@ -138,13 +145,13 @@ impl Decoder {
 }
 
 /// A piece from the last of `layers`, fed by those before it.
-fn pull(layers: &mut [Layer], allowed: u64) -> Result<Option<Bytes>, DecodeError> {
+fn pull(layers: &mut [Layer]) -> Result<Option<Bytes>, DecodeError> {
     let Some((last, before)) = layers.split_last_mut() else { return Ok(None) };
     loop {
         if let Some(piece) = last.step()? {
-            return if last.given() > allowed { Err(DecodeError::Ratio) } else { Ok(Some(piece)) };
+            return Ok(Some(piece));
         }
-        match pull(before, allowed)? {
+        match pull(before)? {
             Some(piece) => last.feed(piece),
             None => return Ok(None),
         }
