@@ -20,7 +20,6 @@ use crate::id::ProviderId;
 use crate::policy::Fallback;
 use crate::pool::{Jitter, Ladders, PoolSettings, Pools, Readiness, Strategy};
 use crate::proxy::{Books, Limits, Listener, ListenerKind, Shared, View};
-use crate::scrub::Redactor;
 use crate::source::OpenValues;
 use crate::spawn::Spawner;
 use crate::telemetry::{AccessLog, Action, Audit, Change, Metrics, ProfileState, Recorder};
@@ -38,19 +37,18 @@ pub(super) struct Bound {
 
 /// Makes everything, and listens.
 pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppError> {
-    let Options { home, config_file, config, mode, vault, found, lines_to_stdout, inherited } = options;
+    let Options { home, config_file, config, mode, vault, found, lines_to_stdout, inherited, redactor } = options;
     let clock = Clock::System;
     let now = clock.now();
     let config = Arc::new(config);
     let catalogue = snapshot::catalogue(&config)?;
-    let open: Arc<OpenValues> = Arc::default();
+    let open = OpenValues::new(Arc::clone(&redactor));
     let fallback = if mode == Mode::Run { Fallback::Tunnel } else { Fallback::Deny };
     let from =
         Ingredients { config: &config, fallback, catalogue: &catalogue, vault: &vault, found: &found, open: &open };
 
     // The logs first: what follows is written to them.
     home.create()?;
-    let redactor = Arc::new(Redactor::new());
     let access = home.resolve(&config.log.access);
     let unwritable = |source| AppError::AccessLog { path: access.display().to_string(), source };
     let mut log = AccessLog::new().with_file(&access).map_err(unwritable)?;

@@ -55,6 +55,8 @@ pub struct Options {
     pub lines_to_stdout: bool,
     /// The caller's environment, for its own CA bundle.
     pub inherited: crate::tls::Inherited,
+    /// Masks secrets in what this process writes; the caller's messages go through the same one.
+    pub redactor: Arc<crate::scrub::Redactor>,
 }
 
 /// What reload, refresh and the admin interface work on.

@@ -25,6 +25,7 @@ pub struct Context {
     pub global: Global,
     clock: Clock,
     environment: BTreeMap<OsString, OsString>,
+    redactor: Arc<Redactor>,
 }
 
 /// How many threads a command's work takes.
@@ -39,7 +40,13 @@ pub enum Threads {
 impl Context {
     /// With the environment of the process.
     pub fn new(global: Global, output: Output) -> Self {
-        Self { output, global, clock: Clock::System, environment: std::env::vars_os().collect() }
+        Self {
+            output,
+            global,
+            clock: Clock::System,
+            environment: std::env::vars_os().collect(),
+            redactor: Arc::default(),
+        }
     }
 
     /// The present moment.
@@ -65,8 +72,13 @@ impl Context {
     pub fn start_messages(&self, level: &str) -> Outcome {
         let filter = self.variable(trace::VARIABLE).map(|text| text.to_string_lossy().into_owned());
         let filter = filter.unwrap_or_else(|| trace::default_filter(level));
-        let set = trace::init(&filter, trace::Format::Text, Arc::new(Redactor::new()));
+        let set = trace::init(&filter, trace::Format::Text, self.redactor());
         set.map_err(|error| Failure::usage(error.to_string()))
+    }
+
+    /// What masks secrets in everything that this process writes.
+    pub fn redactor(&self) -> Arc<Redactor> {
+        Arc::clone(&self.redactor)
     }
 
     /// The home that `--home`, `KEYFERRY_HOME` or the XDG directories name.

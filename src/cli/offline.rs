@@ -65,6 +65,7 @@ pub async fn test(profile: &ProfileId, context: &mut Context) -> Outcome<Value> 
     let (home, config) = (context.home()?, context.config()?);
     let vault = context.existing_vault(&home, &config).await?;
     let running = Running::start(Options {
+        redactor: context.redactor(),
         config_file: context.config_file()?,
         home,
         config,

@@ -118,6 +118,7 @@ async fn own(
         None => Vault::ephemeral().await?,
     };
     let running = Running::start(Options {
+        redactor: context.redactor(),
         config_file: context.config_file()?,
         home,
         config: wanted.config.clone(),

@@ -31,6 +31,7 @@ pub async fn serve(context: &mut Context) -> Outcome {
     let mut stop = [listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?];
     let mut reload = listen(SignalKind::hangup())?;
     let running = Running::start(Options {
+        redactor: context.redactor(),
         home,
         config_file: config_file.clone(),
         config,

@@ -19,14 +19,14 @@ use crate::id::{AgentName, ProfileId, ProviderId};
 use crate::placeholder::Minter;
 use crate::policy::Holdings;
 use crate::provider::Credential;
-use crate::scrub::{Item, Patterns};
+use crate::scrub::{Item, Patterns, Redactor};
 use crate::secret::Secret;
 use crate::vault::{Scope, Vault, VaultError};
 
 /// How long an opened value may stay in memory after its last use.
 pub const KEEP: Duration = Duration::from_secs(60);
 /// Opened values kept at once; beyond it all are let go and opened again on demand.
-const MOST_OPEN: usize = 4096;
+const MOST_OPEN: usize = 256;
 
 /// Why a value could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +80,11 @@ struct Open {
 
 type OpenKey = (AgentName, ProfileId, [u8; 8]);
 
-/// Values that are open at the moment, across snapshots.
-#[derive(Default)]
-pub struct OpenValues(Mutex<HashMap<OpenKey, Open>>);
+/// Values that are open at the moment, across snapshots. What is open here is masked in our own sinks.
+pub struct OpenValues {
+    values: Mutex<HashMap<OpenKey, Open>>,
+    redactor: Arc<Redactor>,
+}
 
 impl fmt::Debug for OpenValues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,9 +93,41 @@ impl fmt::Debug for OpenValues {
 }
 
 impl OpenValues {
+    /// Nothing is open yet; what will be is made known to `redactor`.
+    #[must_use]
+    pub fn new(redactor: Arc<Redactor>) -> Arc<Self> {
+        Arc::new(Self { values: Mutex::default(), redactor })
+    }
+
     /// Lets go of what was not used for [`KEEP`].
     pub fn sweep(&self, now: Instant) {
-        self.0.lock().retain(|_, open| now.saturating_duration_since(open.used) < KEEP);
+        let mut values = self.values.lock();
+        let before = values.len();
+        values.retain(|_, open| now.saturating_duration_since(open.used) < KEEP);
+        if values.len() != before {
+            self.mask(&values);
+        }
+    }
+
+    fn find(&self, key: &OpenKey, now: Instant) -> Option<Arc<Ready>> {
+        let mut values = self.values.lock();
+        let open = values.get_mut(key)?;
+        open.used = now;
+        Some(Arc::clone(&open.ready))
+    }
+
+    fn keep(&self, key: OpenKey, ready: &Arc<Ready>, now: Instant) {
+        let mut values = self.values.lock();
+        if values.len() >= MOST_OPEN {
+            values.clear();
+        }
+        values.insert(key, Open { ready: Arc::clone(ready), used: now });
+        self.mask(&values);
+    }
+
+    fn mask(&self, values: &HashMap<OpenKey, Open>) {
+        let secrets: Vec<_> = values.values().map(|open| Arc::clone(open.ready.credential.secret())).collect();
+        self.redactor.know(&secrets);
     }
 }
 
@@ -169,9 +203,8 @@ impl Credentials {
     pub fn open(&self, agent: &AgentName, member: &Member) -> Result<(Arc<Ready>, Opened), SourceError> {
         let key = (agent.clone(), member.profile.clone(), member.fingerprint);
         let now = Instant::now();
-        if let Some(open) = self.open.0.lock().get_mut(&key) {
-            open.used = now;
-            return Ok((Arc::clone(&open.ready), Opened::FromMemory));
+        if let Some(ready) = self.open.find(&key, now) {
+            return Ok((ready, Opened::FromMemory));
         }
         let (material, how) = match &member.value {
             MemberValue::Environment(secret) => (Arc::clone(secret), Opened::FromMemory),
@@ -186,11 +219,7 @@ impl Credentials {
         );
         let ready =
             Arc::new(Ready { credential, placeholder: self.placeholder(agent, member), patterns: OnceLock::new() });
-        let mut open = self.open.0.lock();
-        if open.len() >= MOST_OPEN {
-            open.clear();
-        }
-        open.insert(key, Open { ready: Arc::clone(&ready), used: now });
+        self.open.keep(key, &ready, now);
         Ok((ready, how))
     }
 

@@ -126,6 +126,7 @@ async fn start(place: &Place, provider: &Provider, keys: &[String; 2], context: 
         vault.set(draft, Secret::from(key.clone()), context.now()).await?;
     }
     let options = Options {
+        redactor: context.redactor(),
         config_file: home.config_file(),
         home,
         config,
