@@ -48,6 +48,13 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// The agent that the operator gave to a listener. The caller has established that it was the listener's user who
+    /// connected.
+    #[must_use]
+    pub fn of_listener(name: AgentName) -> Self {
+        Self { name, digest: None }
+    }
+
     /// Its name, as logs and policy use it.
     #[must_use]
     pub fn name(&self) -> &AgentName {
@@ -88,6 +95,22 @@ impl Agents {
     /// [`IdentityError`]; the caller answers 407 to each of them alike.
     pub fn identify(&self, fields: &HeaderMap, now: WallTime) -> Result<Agent, IdentityError> {
         self.identify_by(fields, &PROXY_AUTHORIZATION, now)
+    }
+
+    /// The same on a listener with an agent of its own: who sends no credentials is that agent.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub fn identify_at(
+        &self,
+        fields: &HeaderMap,
+        resident: Option<&Agent>,
+        now: WallTime,
+    ) -> Result<Agent, IdentityError> {
+        match (self.identify(fields, now), resident) {
+            (Err(IdentityError::Missing), Some(resident)) => Ok(resident.clone()),
+            (identified, _) => identified,
+        }
     }
 
     fn identify_by(&self, fields: &HeaderMap, field: &HeaderName, now: WallTime) -> Result<Agent, IdentityError> {

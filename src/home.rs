@@ -4,6 +4,7 @@
 //! by the functions of this module, which look at its mode first.
 
 mod files;
+mod socket;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,6 +17,7 @@ pub use self::files::{
     write_private,
 };
 pub(crate) use self::files::{place_new, temporary_name};
+pub use self::socket::bind_socket;
 
 /// What is wrong with a place or a file of the home.
 #[derive(Debug, thiserror::Error)]

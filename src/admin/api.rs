@@ -16,6 +16,44 @@ pub struct Listeners {
     pub base_url: Option<SocketAddr>,
     /// Health and metrics.
     pub admin: Option<SocketAddr>,
+    /// CONNECT and absolute-form behind TLS, as its clients name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_tls: Option<String>,
+    /// Redirected connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transparent: Option<SocketAddr>,
+    /// CONNECT and absolute-form over a Unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unix: Option<PathBuf>,
+    /// CONNECT and absolute-form for this session's agent without credentials, from its own user only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<SocketAddr>,
+    /// Where else it listens: addresses that it must not connect to itself.
+    #[serde(skip)]
+    pub more: Vec<SocketAddr>,
+}
+
+impl Listeners {
+    /// A proxy at `address` and nothing else.
+    #[must_use]
+    pub fn of(address: SocketAddr) -> Self {
+        Self {
+            proxy: address,
+            base_url: None,
+            admin: None,
+            proxy_tls: None,
+            transparent: None,
+            unix: None,
+            open: None,
+            more: Vec::new(),
+        }
+    }
+
+    /// Every address that is listened on.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let named = [Some(self.proxy), self.base_url, self.admin, self.transparent, self.open];
+        named.into_iter().flatten().chain(self.more.iter().copied())
+    }
 }
 
 /// A credential as an agent's environment holds it.

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 
 use crate::admin::api::{Control, ControlError};
 use crate::spawn::Spawner;
@@ -60,8 +59,7 @@ pub async fn serve_tcp(listener: TcpListener, control: Arc<dyn Control>, spawner
 /// # Errors
 /// The operating system's, a path that cannot be bound above all.
 pub async fn serve_socket(path: &Path, control: Arc<dyn Control>, spawner: Spawner) -> io::Result<()> {
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let listener = crate::home::bind_socket(path, 0o600).await?;
     let permits = Arc::new(tokio::sync::Semaphore::new(MOST_CONNECTIONS));
     let own = rustix::process::geteuid().as_raw();
     let path = path.to_owned();

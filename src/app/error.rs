@@ -55,6 +55,14 @@ pub enum AppError {
         /// Why not.
         source: io::Error,
     },
+    /// The agents' socket.
+    #[error("cannot listen on {path} (listen.unix): {source}")]
+    UnixSocket {
+        /// Where.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The admin socket.
     #[error("cannot listen on the admin socket {path}: {source}")]
     Socket {
@@ -87,6 +95,10 @@ impl AppError {
                 "another program listens there (keyferry status shows whether it is ours); set {key} in keyferry.yaml to another port"
             )),
             Self::Listen { key, .. } => Some(format!("set {key} in keyferry.yaml to an address of this machine")),
+            Self::UnixSocket { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                Some("another program listens there, or it is no socket; set listen.unix to another path".to_owned())
+            }
+            Self::UnixSocket { .. } => Some("set listen.unix to a path in a directory of your own".to_owned()),
             Self::Socket { .. } => Some("check the permissions of the run directory in the home".to_owned()),
             Self::AlreadyRunning => Some("keyferry status shows it; stop it first".to_owned()),
         }
@@ -103,6 +115,7 @@ impl AppError {
             | Self::AccessLog { .. }
             | Self::Listen { .. }
             | Self::Socket { .. }
+            | Self::UnixSocket { .. }
             | Self::AlreadyRunning => 1,
         }
     }

@@ -8,6 +8,7 @@ mod errand;
 mod error;
 mod installed;
 mod keep;
+mod listen;
 mod members;
 mod parts;
 mod profiles;

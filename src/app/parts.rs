@@ -1,17 +1,15 @@
 //! Makes the parts of a proxy, in the order in which they need each other.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::admin::Listeners;
 use crate::app::error::AppError;
 use crate::app::installed;
+use crate::app::listen::{self, Bound};
 use crate::app::running::{Core, Mode, Options, State};
 use crate::app::snapshot::{self, Ingredients};
 use crate::clock::Clock;
@@ -19,7 +17,7 @@ use crate::config::{self, Config};
 use crate::id::ProviderId;
 use crate::policy::Fallback;
 use crate::pool::{Jitter, Ladders, PoolSettings, Pools, Readiness, Strategy};
-use crate::proxy::{Books, Limits, Listener, ListenerKind, Shared, View};
+use crate::proxy::{Books, Limits, Shared, View};
 use crate::source::OpenValues;
 use crate::spawn::Spawner;
 use crate::telemetry::{AccessLog, Action, Audit, Change, Metrics, ProfileState, Recorder};
@@ -29,15 +27,10 @@ use crate::upstream::body::Budget;
 use crate::upstream::dial::Dialer;
 use crate::upstream::screen::Screen;
 
-/// Bound sockets that nobody serves yet.
-pub(super) struct Bound {
-    pub proxies: Vec<Listener>,
-    pub admin: Option<TcpListener>,
-}
-
 /// Makes everything, and listens.
 pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppError> {
-    let Options { home, config_file, config, mode, vault, found, lines_to_stdout, inherited, redactor } = options;
+    let Options { home, config_file, config, mode, vault, found, lines_to_stdout, inherited, redactor, companion } =
+        options;
     let clock = Clock::System;
     let now = clock.now();
     let config = Arc::new(config);
@@ -59,7 +52,8 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     let audit = Audit::open(&home.audit_log(), vault.derived_key("audit"), redactor)?;
 
     let members = snapshot::all_members(&from).await?;
-    let hosts = installed::hosts_in_use(&catalogue, &members);
+    let mut hosts = installed::hosts_in_use(&catalogue, &members);
+    hosts.extend(listen::tls_name(&config, mode).map(|name| name.to_string()));
     let (authority, loaded) = Authority::load_or_create(&home, &hosts, now)?;
     if let Some((action, why)) = said(&loaded) {
         tracing::info!(%why, "a new root certificate");
@@ -73,10 +67,9 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
 
     let roots: Vec<_> = config.upstream.extra_roots.iter().map(|path| home.resolve(path)).collect();
     let trust = Arc::new(Trust::load(&roots)?);
-    let (bound, listeners) = listen(&config, mode).await?;
+    let (bound, listeners) = listen::bind(&config, &home, mode, companion.as_ref()).await?;
     let spawner = Spawner::default();
-    let ourselves = [Some(listeners.proxy), listeners.base_url, listeners.admin].into_iter().flatten().collect();
-    let screen = Screen::new(config.upstream.allow_networks.clone(), ourselves);
+    let screen = Screen::new(config.upstream.allow_networks.clone(), listeners.addresses().collect());
     let resolve: HashMap<_, _> = config.upstream.resolve.iter().map(|(key, address)| (key.clone(), *address)).collect();
     let dialer = Dialer::new(screen, resolve, config.upstream.timeouts.connect);
     let upstream = Upstream::new(dialer, trust, spawner.clone());
@@ -177,29 +170,6 @@ fn said(loaded: &Loaded) -> Option<(Action, String)> {
         Loaded::Created => Some((Action::CaCreated, "this home had none".to_owned())),
         Loaded::Renewed { reason } => Some((Action::CaRenewed, reason.to_string())),
     }
-}
-
-async fn listen(config: &Config, mode: Mode) -> Result<(Bound, Listeners), AppError> {
-    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let address = |configured: SocketAddr| if mode == Mode::Run { free } else { configured };
-    let fail = |address: SocketAddr, key: &'static str| move |source| AppError::Listen { address, key, source };
-    let wanted = address(config.listen.proxy.addr);
-    let proxy = Listener::bind(wanted, ListenerKind::Proxy).await.map_err(fail(wanted, "listen.proxy"))?;
-    let wanted = address(config.listen.base_url.addr);
-    let base = Listener::bind(wanted, ListenerKind::BaseUrl).await.map_err(fail(wanted, "listen.base_url"))?;
-    let admin = match mode {
-        Mode::Run => None,
-        Mode::Serve => {
-            let wanted = config.listen.admin.addr;
-            Some(TcpListener::bind(wanted).await.map_err(fail(wanted, "listen.admin"))?)
-        }
-    };
-    let listeners = Listeners {
-        proxy: proxy.address().map_err(fail(wanted, "listen.proxy"))?,
-        base_url: Some(base.address().map_err(fail(wanted, "listen.base_url"))?),
-        admin: admin.as_ref().and_then(|admin| admin.local_addr().ok()),
-    };
-    Ok((Bound { proxies: vec![proxy, base], admin }, listeners))
 }
 
 /// 80 % of the file descriptors, half of that for agents since each may need one upstream; at most 16,384.

@@ -57,6 +57,8 @@ pub struct Options {
     pub inherited: crate::tls::Inherited,
     /// Masks secrets in what this process writes; the caller's messages go through the same one.
     pub redactor: Arc<crate::scrub::Redactor>,
+    /// The agent that gets a listener of its own, for programs that cannot authenticate to a proxy.
+    pub companion: Option<AgentName>,
 }
 
 /// What reload, refresh and the admin interface work on.
@@ -134,13 +136,23 @@ impl Running {
         if core.mode == Mode::Serve {
             let socket = core.home.admin_socket();
             let served = admin::serve_socket(&socket, Arc::clone(&control) as _, spawner.clone()).await;
-            served.map_err(|source| AppError::Socket { path: socket.display().to_string(), source })?;
+            served.map_err(|source| match source.kind() {
+                std::io::ErrorKind::AddrInUse => AppError::AlreadyRunning,
+                _ => AppError::Socket { path: socket.display().to_string(), source },
+            })?;
         }
         if let Some(listener) = bound.admin {
             spawner.spawn(admin::serve_tcp(listener, Arc::clone(&control) as _, spawner.clone()));
         }
         for listener in bound.proxies {
             spawner.spawn(proxy::serve(Arc::clone(&core.shared), listener));
+        }
+        if let Some(path) = bound.unix {
+            let stopping = spawner.clone();
+            spawner.spawn(async move {
+                stopping.stopping().await;
+                let _ = std::fs::remove_file(path);
+            });
         }
         spawner.spawn(keep::run(Arc::clone(&core)));
         spawner.spawn(errand::settle_doubts(Arc::clone(&core)));
@@ -225,6 +237,7 @@ impl Running {
     pub async fn stop(self, grace: Duration) -> Counts {
         let spawner = &self.core.shared.spawner;
         spawner.stop();
+        self.core.shared.upstream.reuse().close();
         if tokio::time::timeout(grace, spawner.ended()).await.is_err() {
             tracing::warn!("some exchanges did not end within the grace period");
         }

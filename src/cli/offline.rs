@@ -73,6 +73,7 @@ pub async fn test(profile: &ProfileId, context: &mut Context) -> Outcome<Value> 
         vault,
         found: Vec::new(),
         lines_to_stdout: false,
+        companion: None,
         inherited: Inherited::default(),
     })
     .await?;

@@ -126,6 +126,7 @@ async fn own(
         vault,
         found,
         lines_to_stdout: false,
+        companion: Some(agent.clone()),
         inherited: Inherited::from_environment(&|name| context.variable(name).map(ToOwned::to_owned)),
     })
     .await?;

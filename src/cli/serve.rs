@@ -39,6 +39,7 @@ pub async fn serve(context: &mut Context) -> Outcome {
         vault,
         found: Vec::new(),
         lines_to_stdout: true,
+        companion: None,
         inherited: Inherited::from_environment(&|name| context.variable(name).map(ToOwned::to_owned)),
     })
     .await?;
@@ -88,6 +89,15 @@ fn say_ready(running: &Running, context: &mut Context) {
     context.output.done(&format!("proxy     {}", listeners.proxy));
     if let Some(base_url) = listeners.base_url {
         context.output.done(&format!("base URL  http://{base_url}/PROVIDER/"));
+    }
+    if let Some(url) = &listeners.proxy_tls {
+        context.output.done(&format!("over TLS  {url}"));
+    }
+    if let Some(address) = listeners.transparent {
+        context.output.done(&format!("redirect  {address}"));
+    }
+    if let Some(path) = &listeners.unix {
+        context.output.done(&format!("socket    {}", path.display()));
     }
     if let Some(admin) = listeners.admin {
         context.output.done(&format!("admin     http://{admin}/metrics"));

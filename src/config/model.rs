@@ -68,8 +68,8 @@ pub struct Listen {
     pub base_url: Listener,
     /// Redirected connections.
     pub transparent: Option<Listener>,
-    /// CONNECT over a Unix socket, relative to the home.
-    pub unix: Option<PathBuf>,
+    /// CONNECT and absolute-form over a Unix socket.
+    pub unix: Option<UnixListener>,
     /// Health, metrics, admin API.
     pub admin: Listener,
 }
@@ -92,16 +92,30 @@ impl Default for Listen {
 pub struct Listener {
     /// Where; port 0 is any free one.
     pub addr: SocketAddr,
-    /// Who everybody is that connects there, where they need not say so.
+    /// Who the connections of one user are that need not say so.
     pub agent: Option<AgentName>,
+    /// Which user, for redirected connections; unset, our own.
+    pub uid: Option<u32>,
+    /// The host of the certificate, for the proxy behind TLS; unset, `localhost`.
+    pub name: Option<Host>,
     /// Where it is written.
     pub at: Mark,
 }
 
 impl Listener {
     fn loopback(port: u16) -> Self {
-        Self { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), agent: None, at: Mark::default() }
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self { addr, agent: None, uid: None, name: None, at: Mark::default() }
     }
+}
+
+/// `listen.unix`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnixListener {
+    /// Where, relative to the home.
+    pub path: PathBuf,
+    /// Who the users are that need not say so, by their numbers.
+    pub agents: BTreeMap<u32, AgentName>,
 }
 
 /// `vault`.

@@ -52,23 +52,34 @@ pub fn schema() -> Value {
 
 fn listen() -> Value {
     let address = json!({ "type": "string", "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$" });
-    let listener = || {
-        if is_available("listen.*.agent") {
-            let keys = vec![("addr", address.clone()), ("agent", name("A-Za-z0-9._~-"))];
-            json!({ "anyOf": [address.clone(), object("listen.*", keys, &["addr"])] })
-        } else {
-            json!({ "anyOf": [address.clone(), object("listen.*", vec![("addr", address.clone())], &["addr"])] })
-        }
+    let agent = || name("A-Za-z0-9._~-");
+    let uid = || json!({ "type": "integer", "minimum": 0 });
+    let listener = |more: Vec<(&'static str, Value)>| {
+        let keys = std::iter::once(("addr", address.clone())).chain(more).collect();
+        json!({ "anyOf": [address.clone(), object("listen.*", keys, &["addr"])] })
     };
+    let own = || ("agent", described(agent(), "Who our own user's programs are that connect here. Loopback only."));
+    let server = || ("name", described(host(), "The host of the certificate; localhost unless written."));
+    let user = || ("uid", described(uid(), "The user whose connections are redirected; our own unless written."));
+    let users = map_of(&json!({ "pattern": "^[0-9]+$" }), agent());
+    let users = described(users, "Who the users are that connect here, by their numbers.");
+    let unix =
+        json!({ "anyOf": [path(), object("listen.unix", vec![("path", path()), ("agents", users)], &["path"])] });
     object(
         "listen",
         vec![
-            ("proxy", described(listener(), "CONNECT and absolute-form, HTTP/1.1.")),
-            ("proxy_tls", described(listener(), "The same behind TLS.")),
-            ("base_url", described(listener(), "http://ADDRESS/<provider>/... for clients that ignore a proxy.")),
-            ("transparent", described(listener(), "Redirected connections.")),
-            ("unix", described(path(), "CONNECT over a Unix socket.")),
-            ("admin", described(listener(), "Health, metrics, admin API.")),
+            ("proxy", described(listener(vec![own()]), "CONNECT and absolute-form, HTTP/1.1.")),
+            ("proxy_tls", described(listener(vec![own(), server()]), "The same behind TLS.")),
+            (
+                "base_url",
+                described(listener(vec![own()]), "http://ADDRESS/<provider>/... for clients that ignore a proxy."),
+            ),
+            (
+                "transparent",
+                described(listener(vec![own(), user()]), "Redirected TLS connections; the server name decides."),
+            ),
+            ("unix", described(unix, "CONNECT over a Unix socket.")),
+            ("admin", described(listener(Vec::new()), "Health, metrics, admin API.")),
         ],
         &[],
     )

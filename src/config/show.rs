@@ -4,7 +4,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::model::{AgentConfig, Config, Cooldown, FallbackTarget, Listener, MasterKey, PoolConfig, VaultUrl};
+use super::model::{
+    AgentConfig, Config, Cooldown, FallbackTarget, Listener, MasterKey, PoolConfig, UnixListener, VaultUrl,
+};
 use super::units::{write_duration, write_rate};
 use super::words::{ActionWord, Word};
 use crate::policy::path::PathPattern;
@@ -61,7 +63,7 @@ impl Config {
             ("proxy_tls", optional(&listen.proxy_tls)),
             ("base_url", Some(listener_value(&listen.base_url))),
             ("transparent", optional(&listen.transparent)),
-            ("unix", listen.unix.as_ref().map(|path| path.to_string_lossy().into())),
+            ("unix", listen.unix.as_ref().map(unix_value)),
             ("admin", Some(listener_value(&listen.admin))),
         ];
         for (key, entry) in entries {
@@ -109,10 +111,24 @@ impl Config {
 
 fn listener_value(listener: &Listener) -> Value {
     let addr = listener.addr.to_string();
-    match &listener.agent {
-        None => addr.into(),
-        Some(agent) => json!({ "addr": addr, "agent": agent.as_str() }),
+    if listener.agent.is_none() && listener.uid.is_none() && listener.name.is_none() {
+        return addr.into();
     }
+    let mut value = Map::new();
+    value.insert("addr".to_owned(), addr.into());
+    insert_some(&mut value, "agent", listener.agent.as_ref().map(|agent| agent.as_str().into()));
+    insert_some(&mut value, "uid", listener.uid.map(Value::from));
+    insert_some(&mut value, "name", listener.name.as_ref().map(|name| name.to_string().into()));
+    Value::Object(value)
+}
+
+fn unix_value(unix: &UnixListener) -> Value {
+    let path = unix.path.to_string_lossy();
+    if unix.agents.is_empty() {
+        return path.into();
+    }
+    let agents = unix.agents.iter().map(|(uid, agent)| (uid.to_string(), agent.as_str().into()));
+    json!({ "path": path, "agents": agents.collect::<Map<String, Value>>() })
 }
 
 fn provider(draft: &Draft) -> Value {

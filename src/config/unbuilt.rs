@@ -7,10 +7,6 @@ use super::fault::{At, Report};
 
 /// Keys, and `key: value` where only some values are meant.
 pub(super) const NOT_AVAILABLE_YET: &[&str] = &[
-    "listen.proxy_tls",
-    "listen.transparent",
-    "listen.unix",
-    "listen.*.agent",
     "vault.url: postgres",
     "vault.master_key: passphrase",
     "vault.master_key: keyring",

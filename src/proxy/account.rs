@@ -3,7 +3,6 @@
 //! Invariant: an account is opened when a request head has arrived and travels with the exchange into the response
 //! body, so that it is emitted exactly once, however the exchange ends.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -14,6 +13,7 @@ use crate::clock::WallTime;
 use crate::code::Code;
 use crate::id::{AgentName, RequestId};
 use crate::message::origin::Origin;
+use crate::proxy::peer::Peer;
 use crate::telemetry::{Decision, Protocol, Record, Recorder};
 
 /// Counts over the life of a process, for the line that `run` ends with.
@@ -97,9 +97,9 @@ pub struct Account {
 impl Account {
     /// Opens the account of an exchange that begins now.
     #[must_use]
-    pub fn open(books: &Books, now: WallTime, listener: &'static str, client: SocketAddr) -> Self {
+    pub fn open(books: &Books, now: WallTime, listener: &'static str, client: Peer) -> Self {
         let mut record = Record::new(now, RequestId::new(now.0), listener, Protocol::Http1);
-        record.client = Some(client.ip().to_string());
+        record.client = Some(client.to_string());
         Self { record: Box::new(record), books: Some(books.clone()), started: Instant::now() }
     }
 

@@ -3,7 +3,6 @@
 //! Invariant: the steps are called in the order of the crate's chart; each takes the value that the one before made.
 //! Nothing is decided or formatted here.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::{EXPECT, HOST, ORIGIN};
@@ -21,6 +20,7 @@ use crate::provider::{self, Provider};
 use crate::proxy::account::Account;
 use crate::proxy::carry::{self, Carried};
 use crate::proxy::delivery::Delivery;
+use crate::proxy::peer::{Door, Peer};
 use crate::proxy::respond::{Answer, Manner};
 use crate::proxy::state::{Shared, View};
 use crate::proxy::target::{self, Way};
@@ -30,8 +30,8 @@ use crate::upstream::body::Upload;
 /// Where a request came from.
 #[derive(Debug)]
 pub struct Caller {
-    /// The peer's address.
-    pub client: SocketAddr,
+    /// Who is at the other end.
+    pub client: Peer,
     /// The listener, as logs name it.
     pub listener: &'static str,
     /// The way in.
@@ -50,18 +50,23 @@ pub enum Entrance {
     },
     /// On the proxy port, with an absolute URI.
     Absolute {
-        /// Whether the port is reached from this machine only: `https://` in cleartext is for it alone.
-        loopback: bool,
+        /// Whether it cannot have crossed a network: `https://` in cleartext is for it alone.
+        local: bool,
+        /// Who it is without credentials.
+        door: Door,
     },
     /// On the base-URL listener.
-    BaseUrl,
+    BaseUrl {
+        /// Who it is without credentials.
+        door: Door,
+    },
 }
 
 impl Caller {
     fn manner(&self) -> Manner {
         match self.entrance {
             Entrance::Absolute { .. } => Manner::Proxy,
-            Entrance::Tunnel { .. } | Entrance::BaseUrl => Manner::Origin,
+            Entrance::Tunnel { .. } | Entrance::BaseUrl { .. } => Manner::Origin,
         }
     }
 }
@@ -158,11 +163,11 @@ fn admit(
             let (origin, path) = read(parts, Way::Tunnel(origin))?;
             Ok((agent.clone(), origin, path))
         }
-        Entrance::Absolute { loopback } => {
-            let agent = view.agents.identify(&parts.headers, now).map_err(|_| unknown())?;
+        Entrance::Absolute { local, door } => {
+            let agent = view.agents.identify_at(&parts.headers, door.resident(), now).map_err(|_| unknown())?;
             account.agent(agent.name());
             let (origin, path) = read(parts, Way::Absolute)?;
-            if origin.scheme() == Scheme::Https && !loopback {
+            if origin.scheme() == Scheme::Https && !local {
                 return Err(Answer::saying(
                     Code::CleartextRefused,
                     "a request for https:// in cleartext is taken from this machine only; use CONNECT",
@@ -170,7 +175,7 @@ fn admit(
             }
             Ok((agent, origin, path))
         }
-        Entrance::BaseUrl => base_url(view, parts, account, now),
+        Entrance::BaseUrl { door } => base_url(view, parts, door, account, now),
     }
 }
 
@@ -179,6 +184,7 @@ fn admit(
 fn base_url(
     view: &View,
     parts: &mut http::request::Parts,
+    door: &Door,
     account: &mut Account,
     now: WallTime,
 ) -> Result<(Agent, Origin, Path), Answer> {
@@ -196,16 +202,14 @@ fn base_url(
     let id = ProviderId::parse(name).map_err(|_| unknown_provider())?;
     let provider = view.catalogue.provider(&id).ok_or_else(unknown_provider)?;
     account.record().provider = Some(id.clone());
-    let presented = provider::presented(parts, provider).ok_or_else(|| Answer::of(Code::AgentUnauthenticated))?;
-    let agent = view
-        .agents
-        .by_token(presented.as_bytes(), None, now)
-        .ok()
-        .or_else(|| {
+    let said = provider::presented(parts, provider).and_then(|presented| {
+        let by_token = view.agents.by_token(presented.as_bytes(), None, now).ok();
+        by_token.or_else(|| {
             let owner = view.credentials.owner(&presented, &id, &view.names)?;
             view.agents.by_placeholder(owner, now)
         })
-        .ok_or_else(|| Answer::of(Code::AgentUnauthenticated))?;
+    });
+    let agent = said.or_else(|| door.resident().cloned()).ok_or_else(|| Answer::of(Code::AgentUnauthenticated))?;
     account.agent(agent.name());
     let host = own_host(view, provider, &agent).ok_or_else(|| Answer::of(Code::CredentialsMissing))?;
     parts.uri = format!("/{rest}").parse().map_err(|_| Answer::of(Code::BadRequest))?;

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +16,6 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -32,16 +30,20 @@ use crate::proxy::account::Account;
 use crate::proxy::delivery::Delivery;
 use crate::proxy::exchange::{self, Caller, Entrance};
 use crate::proxy::limits::{HEAD_BYTES, HEAD_FIELDS, KEEP_ALIVE};
+use crate::proxy::listen::Arrival;
+use crate::proxy::peer::{Door, Peer};
 use crate::proxy::respond::{Answer, Manner};
 use crate::proxy::state::Shared;
+use crate::proxy::stream::ClientStream;
 use crate::telemetry::{Decision, Protocol};
 use crate::tls::{self, AcceptFailure};
 
 /// Answers a CONNECT.
-pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, client: SocketAddr) -> Response<Delivery> {
-    let mut account = Account::open(&shared.books, shared.clock.now(), "proxy", client);
+pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, arrival: &Arrival) -> Response<Delivery> {
+    let via = Via { client: arrival.client, listener: arrival.listener };
+    let mut account = Account::open(&shared.books, shared.clock.now(), via.listener, via.client);
     account.head(request.method(), request.version());
-    match decide(&shared, &request, &mut account).await {
+    match decide(&shared, &request, &arrival.door, &mut account).await {
         Err(answer) => {
             let response = answer.response(account.id(), Manner::Proxy);
             account.answered(answer.code, Some(response.status().as_u16()));
@@ -53,7 +55,9 @@ pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, client
             let spawner = shared.spawner.clone();
             spawner.spawn(async move {
                 if let Ok(upgraded) = upgrade.await {
-                    intercept(shared, upgraded, agent, origin, config, client).await;
+                    let Ok(parts) = upgraded.downcast::<TokioIo<ClientStream>>() else { return };
+                    let stream = Replayed { first: parts.read_buf, inner: parts.io.into_inner() };
+                    intercept(shared, stream, agent, origin, config, via).await;
                 }
             });
             Response::new(Delivery::empty())
@@ -68,7 +72,7 @@ pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, client
             spawner.spawn(async move {
                 if let Ok(upgraded) = upgrade.await {
                     tokio::select! {
-                        () = relay(upgraded, upstream, idle, &mut account) => {}
+                        () = relay(TokioIo::new(upgraded), upstream, idle, &mut account) => {}
                         () = stop.stopping() => {}
                     }
                 }
@@ -78,13 +82,39 @@ pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, client
     }
 }
 
-/// What a permitted CONNECT becomes.
-enum Open {
-    Intercept { agent: Agent, origin: Origin, config: Arc<ServerConfig> },
-    Blind { upstream: TcpStream },
+/// How a tunnel came to us.
+#[derive(Debug, Clone, Copy)]
+pub struct Via {
+    /// Who is at the other end.
+    pub client: Peer,
+    /// The listener, as logs name it.
+    pub listener: &'static str,
 }
 
-async fn decide(shared: &Arc<Shared>, request: &Request<Incoming>, account: &mut Account) -> Result<Open, Answer> {
+/// What a permitted CONNECT becomes.
+pub enum Open {
+    /// We answer as the origin.
+    Intercept {
+        /// For whom.
+        agent: Agent,
+        /// As whom.
+        origin: Origin,
+        /// With this leaf.
+        config: Arc<ServerConfig>,
+    },
+    /// Bytes are passed on.
+    Blind {
+        /// To here.
+        upstream: TcpStream,
+    },
+}
+
+async fn decide(
+    shared: &Shared,
+    request: &Request<Incoming>,
+    door: &Door,
+    account: &mut Account,
+) -> Result<Open, Answer> {
     let now = shared.clock.now();
     let view = shared.view.load_full();
     let target = request.uri().authority().map_or("", http::uri::Authority::as_str);
@@ -92,7 +122,10 @@ async fn decide(shared: &Arc<Shared>, request: &Request<Incoming>, account: &mut
     if let Ok(origin) = &origin {
         account.origin(origin);
     }
-    let agent = view.agents.identify(request.headers(), now).map_err(|_| Answer::of(Code::AgentUnauthenticated))?;
+    let agent = view
+        .agents
+        .identify_at(request.headers(), door.resident(), now)
+        .map_err(|_| Answer::of(Code::AgentUnauthenticated))?;
     account.agent(agent.name());
     // RFC 9110 section 9.3.6: a CONNECT request has no content (PX-02).
     if request.headers().contains_key(TRANSFER_ENCODING)
@@ -101,6 +134,13 @@ async fn decide(shared: &Arc<Shared>, request: &Request<Incoming>, account: &mut
         return Err(Answer::saying(Code::BadRequest, "a CONNECT request has no content"));
     }
     let origin = origin.map_err(|error| Answer::saying(error.code(), error.to_string()))?;
+    open(shared, agent, origin, account).await
+}
+
+/// Decides what becomes of a tunnel to `origin`, and gets ready for it.
+pub async fn open(shared: &Shared, agent: Agent, origin: Origin, account: &mut Account) -> Result<Open, Answer> {
+    let now = shared.clock.now();
+    let view = shared.view.load_full();
     match view.policy.connect(agent.name(), &origin) {
         TunnelDecision::Refuse(refusal) => {
             account.record().rule = Some(refusal.rule().to_string());
@@ -127,20 +167,18 @@ async fn decide(shared: &Arc<Shared>, request: &Request<Incoming>, account: &mut
 }
 
 /// Terminates TLS and serves the exchanges inside.
-async fn intercept(
+pub async fn intercept(
     shared: Arc<Shared>,
-    upgraded: Upgraded,
+    stream: Replayed,
     agent: Agent,
     origin: Origin,
     config: Arc<ServerConfig>,
-    client: SocketAddr,
+    via: Via,
 ) {
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let stream = Replayed { first: parts.read_buf, inner: parts.io.into_inner() };
     match tls::accept(stream, origin.host(), config).await {
-        Ok(stream) => serve_tls(shared, stream, agent, origin, client).await,
+        Ok(stream) => serve_tls(shared, stream, agent, origin, via).await,
         Err(failure) => {
-            let mut account = Account::open(&shared.books, shared.clock.now(), "proxy", client);
+            let mut account = Account::open(&shared.books, shared.clock.now(), via.listener, via.client);
             account.agent(agent.name());
             account.origin(&origin);
             account.head(&http::Method::CONNECT, http::Version::HTTP_11);
@@ -156,10 +194,11 @@ async fn intercept(
     }
 }
 
-async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agent, origin: Origin, client: SocketAddr) {
+async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agent, origin: Origin, via: Via) {
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let stopping = shared.spawner.clone();
-    let caller = Arc::new(Caller { client, listener: "proxy", entrance: Entrance::Tunnel { agent, origin } });
+    let caller =
+        Arc::new(Caller { client: via.client, listener: via.listener, entrance: Entrance::Tunnel { agent, origin } });
     let service_shared = Arc::clone(&shared);
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, caller) = (Arc::clone(&service_shared), Arc::clone(&caller));
@@ -207,8 +246,11 @@ async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agen
 }
 
 /// Copies bytes both ways until both ends are done or nothing moved for `idle`.
-async fn relay(upgraded: Upgraded, mut upstream: TcpStream, idle: Duration, account: &mut Account) {
-    let mut agent = Watched::new(TokioIo::new(upgraded));
+pub async fn relay<S>(agent: S, mut upstream: TcpStream, idle: Duration, account: &mut Account)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut agent = Watched::new(agent);
     let moved = agent.moved.clone();
     let copy = tokio::io::copy_bidirectional(&mut agent, &mut upstream);
     let silence = async {
@@ -233,10 +275,12 @@ async fn relay(upgraded: Upgraded, mut upstream: TcpStream, idle: Duration, acco
     }
 }
 
-/// A stream whose first bytes were read already, together with the CONNECT (PX-03).
-struct Replayed {
-    first: Bytes,
-    inner: TcpStream,
+/// A stream whose first bytes were read already: together with the CONNECT (PX-03), or to learn the server's name.
+pub struct Replayed {
+    /// What was read.
+    pub first: Bytes,
+    /// What comes after it.
+    pub inner: ClientStream,
 }
 
 impl AsyncRead for Replayed {

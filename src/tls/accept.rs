@@ -6,9 +6,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -17,6 +18,9 @@ use crate::message::origin::Host;
 
 /// How long an agent has for the handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A ClientHello is about 2 KiB with post-quantum keys; RFC 8446 lets it be longer, no client is.
+const HELLO_LIMIT: usize = 64 * 1024;
 
 /// A fatal `unrecognized_name` alert (RFC 6066 section 3) as a plaintext record (RFC 8446 section 5.1), which is how
 /// an alert looks before any key is agreed upon.
@@ -84,6 +88,54 @@ where
         start.into_stream(config).await.map_err(AcceptFailure::from_io)
     };
     tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await.unwrap_or(Err(AcceptFailure::Timeout))
+}
+
+/// A ClientHello that was looked at, and its bytes.
+#[derive(Debug)]
+pub struct Hello {
+    /// The server name, if there is one.
+    pub name: Option<String>,
+    /// All that was read, to be answered by [`accept`] or passed on.
+    pub bytes: Bytes,
+}
+
+/// Reads a ClientHello and no more than comes with it.
+///
+/// # Errors
+/// [`AcceptFailure`] when it is none, or does not come in time.
+pub async fn server_name<S>(stream: &mut S) -> Result<Hello, AcceptFailure>
+where
+    S: AsyncRead + Unpin,
+{
+    let reading = async {
+        let mut acceptor = Acceptor::default();
+        let mut bytes = BytesMut::new();
+        loop {
+            let begin = bytes.len();
+            if bytes.len() >= HELLO_LIMIT || stream.read_buf(&mut bytes).await.map_err(AcceptFailure::Failed)? == 0 {
+                return Err(AcceptFailure::Failed(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let mut fresh = bytes.get(begin..).unwrap_or_default();
+            while !fresh.is_empty() {
+                acceptor.read_tls(&mut fresh).map_err(AcceptFailure::Failed)?;
+                let accepted = acceptor.accept();
+                let accepted = accepted.map_err(|(error, _)| AcceptFailure::Failed(io::Error::other(error)))?;
+                if let Some(accepted) = accepted {
+                    let name = accepted.client_hello().server_name().map(str::to_owned);
+                    return Ok(Hello { name, bytes: bytes.freeze() });
+                }
+            }
+        }
+    };
+    tokio::time::timeout(HANDSHAKE_LIMIT, reading).await.unwrap_or(Err(AcceptFailure::Timeout))
+}
+
+/// The same configuration for somebody who is to speak HTTP/1.1 only: clients of the proxy itself.
+#[must_use]
+pub fn http1_only(config: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ mod upstream_defects;
 #[cfg(test)]
 mod verifiers;
 
-pub use accept::{AcceptFailure, accept};
+pub use accept::{AcceptFailure, Hello, accept, http1_only, server_name};
 pub use bundle::{BundleError, Inherited, bundle_pem, write_bundle};
 pub use ca::{Authority, CaInfo, Loaded, Renewal};
 pub use error::CaError;

@@ -49,6 +49,7 @@ struct Inner {
     idle: HashMap<Key, Vec<Idle>>,
     shared: HashMap<Key, Shared>,
     count: usize,
+    closed: bool,
 }
 
 /// The pool.
@@ -88,12 +89,21 @@ impl Reuse {
         found
     }
 
+    /// Closes what waits, and keeps nothing from now on: a drain would wait for it.
+    pub fn close(&self) {
+        let mut inner = self.inner.lock();
+        *inner = Inner { closed: true, ..Inner::default() };
+    }
+
     /// Keeps an HTTP/1.1 connection whose exchange has ended.
     pub(super) fn put(&self, key: Key, sender: http1::SendRequest<RequestBody>, proof: Option<Arc<Verified>>) {
         if sender.is_closed() {
             return;
         }
         let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
         if inner.count >= IDLE_IN_ALL {
             inner.sweep();
         }
@@ -118,7 +128,7 @@ impl Reuse {
         if inner.shared.len() >= IDLE_IN_ALL {
             inner.shared.retain(|_, shared| !shared.sender.is_closed());
         }
-        if inner.shared.len() < IDLE_IN_ALL {
+        if inner.shared.len() < IDLE_IN_ALL && !inner.closed {
             inner.shared.insert(key, Shared { sender, proof });
         }
     }

@@ -134,6 +134,7 @@ async fn start(place: &Place, provider: &Provider, keys: &[String; 2], context: 
         vault,
         found: Vec::new(),
         lines_to_stdout: false,
+        companion: None,
         inherited: Inherited::default(),
     };
     Ok(Running::start(options).await?)

@@ -19,7 +19,12 @@ use super::yaml::Node;
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("", FILE),
     ("listen", listen::LISTEN),
-    ("listen.proxy", listen::LISTENER),
+    ("listen.proxy", listen::PROXY),
+    ("listen.proxy_tls", listen::PROXY_TLS),
+    ("listen.base_url", listen::PROXY),
+    ("listen.transparent", listen::TRANSPARENT),
+    ("listen.unix", listen::UNIX),
+    ("listen.admin", listen::ADMIN),
     ("vault", storage::VAULT),
     ("upstream", upstream::UPSTREAM),
     ("upstream.timeouts", upstream::TIMEOUTS),

@@ -5,10 +5,6 @@ use super::*;
 #[test]
 fn what_is_not_built_yet_says_so_and_its_shape_is_checked_all_the_same() {
     let samples = [
-        ("listen.proxy_tls", "listen: {proxy_tls: 127.0.0.1:7843}"),
-        ("listen.transparent", "listen: {transparent: 127.0.0.1:7877}"),
-        ("listen.unix", "listen: {unix: run/proxy.sock}"),
-        ("listen.*.agent", "listen: {proxy: {addr: 127.0.0.1:1, agent: coder}}"),
         ("vault.url: postgres", "vault: {url: \"postgres://db/keyferry\"}"),
         ("vault.master_key: passphrase", "vault: {master_key: passphrase}"),
         ("vault.master_key: keyring", "vault: {master_key: keyring}"),
@@ -65,6 +61,16 @@ fn refuses_what_could_not_do_what_it_says() {
         ("listen: {proxy: {}}", "has no `addr`"),
         ("listen: {proxy: 127.0.0.1:7879}", "`listen.proxy` and `listen.base_url` have the same address"),
         ("listen: {proxy: 127.0.0.1:1, admin: 127.0.0.1:1}", "have the same address"),
+        ("listen: {transparent: 127.0.0.1:1}", "has no `agent`"),
+        ("listen: {transparent: {addr: 127.0.0.1:1, agent: coder, uid: root}}", "not the number of a user"),
+        ("listen: {proxy_tls: {addr: 127.0.0.1:1, name: 127.0.0.1}}", "not the name of a host"),
+        ("listen: {proxy_tls: 10.0.0.1:1}", "has no `name`"),
+        ("listen: {unix: {agents: {1000: coder}}}", "has no `path`"),
+        (
+            "listen: {unix: {path: x.sock, agents: {coder: coder}}}",
+            "a key of `listen.unix.agents` is the number of a user",
+        ),
+        ("listen: {admin: {addr: 127.0.0.1:1, agent: coder}}", "is not a key of `listen.admin`"),
         // vault
         ("vault: {url: \"vault.db\"}", "does not name a store"),
         ("vault: {url: \"mysql://x\"}", "does not name a store"),

@@ -17,11 +17,12 @@ mod scrubbing;
 mod streams;
 mod strip;
 mod verify;
+mod ways;
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::harness::{Answered, Canary, Finished, HTTP1, Home, Serve, Tool, Wire, need};
+use crate::harness::{Answered, Canary, Finished, HTTP1, Home, LISTEN, Serve, Tool, Wire, need};
 use crate::upstream::TestUpstream;
 
 pub const ACME: &str = "api.acme.example";
@@ -61,8 +62,14 @@ impl Stage {
 
     /// With sections of its own, and more stored before the daemon starts.
     pub fn with(config: &str, prepare: impl FnOnce(&TestUpstream, &Home)) -> Self {
+        Self::listening(LISTEN, config, prepare)
+    }
+
+    /// With listeners of its own.
+    pub fn listening(listen: &str, config: &str, prepare: impl FnOnce(&TestUpstream, &Home)) -> Self {
         let upstream = TestUpstream::start();
-        let home = Home::with(&upstream, config);
+        let home = Home::with(&upstream, "");
+        home.write_config(&format!("{listen}{}{config}", home.upstream_section(&upstream, "")));
         let (acme, other) = (Canary::plain(), Canary::plain());
         if config.contains("\n  acme:") {
             home.stock(&upstream, "acme:work", &acme, &[]);
