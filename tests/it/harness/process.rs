@@ -168,6 +168,8 @@ pub struct Serve {
     pub proxy: SocketAddr,
     pub base_url: SocketAddr,
     pub admin: SocketAddr,
+    /// What `status --json` said when it was ready.
+    pub status: Value,
 }
 
 impl Serve {
@@ -189,7 +191,7 @@ impl Serve {
         });
         let address = |name: &str| listener(&status, name).unwrap_or_else(|| panic!("no listener {name} in {status}"));
         let (proxy, base_url, admin) = (address("proxy"), address("base_url"), address("admin"));
-        Self { child, stdout, stderr, received: home.received(), proxy, base_url, admin }
+        Self { child, stdout, stderr, received: home.received(), proxy, base_url, admin, status }
     }
 
     pub fn pid(&self) -> u32 {
