@@ -28,7 +28,7 @@ use crate::vault::Vault;
 const SESSION: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How long exchanges may go on when the command has ended: nobody reads their answers.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_millis(500);
 
 /// `keyferry run -- CMD`
 pub async fn run(command: Run, context: &mut Context) -> Outcome<u8> {

@@ -84,7 +84,7 @@ async fn story(place: &Place, spawner: &Spawner, context: &mut Context) -> Outco
     let session = running.session(&agent, Duration::from_secs(600)).await;
     let session = session.map_err(|error| Failure::new(error.message))?;
     let output = agent_process(place, &session).await?;
-    let _ = running.stop(Duration::from_secs(2)).await;
+    let _ = running.stop(Duration::from_millis(500)).await;
     let seen: Vec<Seen> = output.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let log = std::fs::read_to_string(place.home().access_log()).unwrap_or_default();
     let lines: Vec<&str> = log.lines().collect();
