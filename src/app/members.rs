@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::clock::WallTime;
 use crate::id::{ProfileId, ShortName};
 use crate::message::pattern::HostPattern;
 use crate::provider::{Catalogue, Kind};
@@ -68,6 +69,7 @@ fn member(catalogue: &Catalogue, sealed: SealedCredential) -> Option<Member> {
         shape: kind.shape.clone(),
         env: stored.env.clone().or_else(|| kind.env.first().cloned()),
         install: stored.install,
+        created: stored.created,
         version: stored.version,
         fingerprint,
         value: MemberValue::Stored(Arc::new(sealed)),
@@ -95,6 +97,7 @@ fn from_variable(catalogue: &Catalogue, found: &Found) -> Option<Member> {
         shape: kind.shape.clone(),
         env: Some(found.variable.clone()),
         install: true,
+        created: WallTime(0),
         version: 0,
         fingerprint: *b"environm",
         value: MemberValue::Environment(Arc::clone(&found.value)),

@@ -237,6 +237,8 @@ impl Running {
     pub async fn stop(self, grace: Duration) -> Counts {
         let spawner = &self.core.shared.spawner;
         spawner.stop();
+        // Connections that wait for a next exchange would keep their tasks until their idle end.
+        self.core.shared.upstream.reuse().clear();
         self.core.shared.upstream.reuse().close();
         if tokio::time::timeout(grace, spawner.ended()).await.is_err() {
             tracing::warn!("some exchanges did not end within the grace period");

@@ -44,14 +44,14 @@ pub struct View {
 }
 
 impl View {
-    /// The members of a pool that `agent` may use, first choice first: the operator's order, else by rank and name.
+    /// The members of a pool that `agent` may use, first choice first: the operator's order, else by rank and age.
     #[must_use]
     pub fn pool_order(&self, provider: &ProviderId, agent: &AgentName) -> Vec<&Member> {
         let mut members = self.credentials.members(provider, agent);
         let order = self.orders.get(provider).map_or(&[][..], Vec::as_slice);
         members.sort_by_cached_key(|member| {
             let place = order.iter().position(|name| *name == member.profile.name).unwrap_or(order.len());
-            (place, member.rank, member.profile.name.clone())
+            (place, member.rank, member.created, member.profile.name.clone())
         });
         members
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::clock::WallTime;
 use crate::id::ProfileId;
 use crate::message::pattern::HostPattern;
 use crate::placeholder::Shape;
@@ -45,6 +46,8 @@ pub struct Member {
     pub env: Option<String>,
     /// Whether that variable is set.
     pub install: bool,
+    /// When it was first stored: of two that are otherwise alike the earlier comes first.
+    pub created: WallTime,
     /// Its version in the vault; 0 for the environment.
     pub version: u64,
     /// Changes when the value does; says nothing about it.
