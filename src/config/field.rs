@@ -27,6 +27,11 @@ impl<'n> Field<'n> {
         Self { path: String::new(), key_at: node.at, node }
     }
 
+    /// Whether an empty text was written, as `""`.
+    pub(super) fn is_empty_text(&self) -> bool {
+        matches!(&self.node.kind, Kind::Scalar(text) if text.is_empty())
+    }
+
     pub(super) fn at(&self) -> At {
         self.node.at
     }

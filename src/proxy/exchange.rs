@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::header::{EXPECT, HOST, ORIGIN};
+use http::header::{CONNECTION, EXPECT, HOST, HeaderValue, ORIGIN};
 use http::{HeaderMap, Request, Response, Version};
 use hyper::body::Incoming;
 
@@ -87,7 +87,11 @@ pub async fn run(shared: &Arc<Shared>, caller: &Caller, request: Request<Incomin
 
 /// Makes the response of an answer of ours; the account ends here.
 fn answered(answer: &Answer, mut account: Account, manner: Manner) -> Response<Delivery> {
-    let response = answer.response(account.id(), manner);
+    let mut response = answer.response(account.id(), manner);
+    if answer.code == Code::AgentUnauthenticated && manner == Manner::Origin {
+        // A tunnel whose agent is gone has no further use.
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     account.answered(answer.code, Some(response.status().as_u16()));
     account.record().bytes_out = http_body::Body::size_hint(response.body()).lower();
     account.first_byte();
@@ -215,7 +219,16 @@ fn base_url(
     parts.uri = format!("/{rest}").parse().map_err(|_| Answer::of(Code::BadRequest))?;
     let way = Way::BaseUrl(&host);
     let (origin, path) = target::read(&parts.method, &parts.uri, parts.version, &parts.headers, way)?;
+    // A step up would lead out of the provider's part of our own paths, for whoever reads it so.
+    if path.path().split('/').any(is_dots) {
+        return Err(Answer::saying(Code::BadRequest, "the path has dot segments"));
+    }
     Ok((agent, origin, path))
+}
+
+/// Whether a segment is `.` or `..`, escaped or not (RFC 3986 section 5.2.4).
+fn is_dots(segment: &str) -> bool {
+    matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
 
 /// The origin that a provider's name stands for: its first host that is no pattern, else the first that a stored

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -45,7 +45,11 @@ pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, arriva
     account.head(request.method(), request.version());
     match decide(&shared, &request, &arrival.door, &mut account).await {
         Err(answer) => {
-            let response = answer.response(account.id(), Manner::Proxy);
+            let mut response = answer.response(account.id(), Manner::Proxy);
+            if answer.code == Code::BadRequest {
+                // What follows such a head may be anything.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             account.answered(answer.code, Some(response.status().as_u16()));
             response
         }
@@ -117,7 +121,10 @@ async fn decide(
 ) -> Result<Open, Answer> {
     let now = shared.clock.now();
     let view = shared.view.load_full();
-    let target = request.uri().authority().map_or("", http::uri::Authority::as_str);
+    // RFC 9112 section 3.2.3: host and port, no scheme before them and no path behind.
+    let uri = request.uri();
+    let bare = uri.scheme().is_none() && uri.path_and_query().is_none_or(|rest| rest.as_str().is_empty());
+    let target = uri.authority().filter(|_| bare).map_or("", http::uri::Authority::as_str);
     let origin = Origin::from_connect_target(target);
     if let Ok(origin) = &origin {
         account.origin(origin);

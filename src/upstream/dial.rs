@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -94,7 +94,10 @@ impl Dialer {
         }
         let candidates = match origin.host() {
             Host::Address(ip) => vec![SocketAddr::new(*ip, port)],
-            Host::Name(name) => lookup(name, port, origin.scheme()).await?,
+            Host::Name(name) => match well_known(name) {
+                Some(ip) => vec![SocketAddr::new(ip, port)],
+                None => lookup(name, port, origin.scheme()).await?,
+            },
         };
         let mut refused = None;
         let mut permitted = Vec::new();
@@ -109,6 +112,16 @@ impl Dialer {
             _ => Ok(permitted),
         }
     }
+}
+
+/// Names whose address is settled, whatever a resolver says: the guard judges them by it (RT-04, RT-05).
+fn well_known(name: &str) -> Option<IpAddr> {
+    // RFC 6761 section 6.3: these names are this machine's.
+    if name == "localhost" || name.ends_with(".localhost") {
+        return Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    let metadata = ["metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"];
+    metadata.contains(&name).then_some(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)))
 }
 
 async fn lookup(name: &str, port: u16, scheme: Scheme) -> Result<Vec<SocketAddr>, DialError> {
@@ -148,6 +161,15 @@ mod tests {
         for host in ["127.0.0.1", "[::1]", "localhost", "LOCALHOST.", "[::ffff:127.0.0.1]"] {
             let error = dialer(HashMap::new()).dial(&origin(&format!("{host}:{port}"))).await.unwrap_err();
             assert!(matches!(error.code(), Code::DestinationProhibited | Code::UpstreamDnsFailed), "{host}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn names_of_this_machine_and_of_metadata_services_need_no_resolver() {
+        // RT-04, RT-05
+        for host in ["localhost", "foo.localhost", "a.b.LocalHost.", "metadata.google.internal", "metadata.goog."] {
+            let error = dialer(HashMap::new()).dial(&origin(&format!("{host}:443"))).await.unwrap_err();
+            assert_eq!(error.code(), Code::DestinationProhibited, "{host}: {error}");
         }
     }
 

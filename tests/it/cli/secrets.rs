@@ -113,7 +113,8 @@ fn values_come_from_a_pipe_a_file_a_variable_or_a_dash() {
         "providers:\n  acme: {hosts: [api.acme.example], inject: {header: X-Key, value: \"{secret}\"}, env: A}\n";
     std::fs::copy(upstream.root_file(), home.path().join("provider-root.pem")).unwrap();
     let section = home.upstream_section(&upstream, "");
-    home.write_config(&format!("{}{section}{config}default: deny\n", crate::harness::LISTEN));
+    let order = "pools: {acme: {order: [pipe, dash, file, variable]}}\n";
+    home.write_config(&format!("{}{section}{config}{order}default: deny\n", crate::harness::LISTEN));
     let outside = tempfile::tempdir().unwrap();
     let file = outside.path().join("value");
     let canaries: Vec<Canary> = (0..4).map(|_| Canary::plain()).collect();

@@ -157,6 +157,10 @@ impl Wire {
 
     /// Reads the body that belongs to a head.
     pub fn body_of(&mut self, mut answered: Answered) -> Answered {
+        // RFC 9110 section 15.4.5: a 304 may say a length and has no body all the same.
+        if matches!(answered.status, 204 | 304) {
+            return answered;
+        }
         let chunked = answered.value("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
         let length = answered.value("content-length").map(|v| v.parse::<usize>().unwrap());
         if chunked {
@@ -166,7 +170,7 @@ impl Wire {
             let have = self.unread.len().min(length);
             answered.body = self.unread.drain(..have).collect();
             answered.complete = have == length;
-        } else if !matches!(answered.status, 204 | 304) {
+        } else {
             while self.fill() > 0 {}
             answered.body = std::mem::take(&mut self.unread);
         }

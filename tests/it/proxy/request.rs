@@ -27,7 +27,6 @@ fn refuses_ambiguous_framing() {
         "Content-Length: 0x3\r\n\r\nabc",
         "Content-Length:\r\n\r\n",
         "Content-Length: 99999999999999999999\r\n\r\n",
-        "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
         "Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n",
@@ -36,6 +35,27 @@ fn refuses_ambiguous_framing() {
         inside(&stage, &format!("{head}{framing}"));
     }
     assert!(stage.upstream.seen().is_empty(), "{:#?}", stage.upstream.seen());
+}
+
+#[test]
+fn a_length_beside_a_transfer_coding_counts_for_nothing() {
+    // PX-11; RFC 9112 section 6.3: the coding overrides the length, which is not forwarded, and the connection ends.
+    let stage = Stage::new();
+    for framing in
+        ["Content-Length: 3\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 3"]
+    {
+        stage.upstream.forget();
+        let mut wire = stage.open(ACME);
+        let smuggled = "GET /smuggled HTTP/1.1\r\nHost: api.acme.example\r\n\r\n";
+        let head = format!("POST /echo/body HTTP/1.1\r\nHost: {ACME}\r\n{framing}\r\n\r\n");
+        wire.send(format!("{head}5\r\nhello\r\n0\r\n\r\n{smuggled}").as_bytes());
+        let all = String::from_utf8_lossy(&wire.rest()).into_owned();
+        assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{all}");
+        for seen in stage.upstream.seen() {
+            assert_eq!((seen.path(), seen.body.as_ref()), ("/echo/body", &b"hello"[..]));
+            assert!(seen.value("content-length").is_none_or(|length| length == "5"), "{seen:#?}");
+        }
+    }
 }
 
 #[test]

@@ -298,7 +298,8 @@ fn a_run_uses_the_same_pool() {
     let Some(curl) = crate::harness::need("rotation", crate::harness::Tool::Curl) else { return };
     stage.upstream.forget();
     let mut command = home.keyferry(&["run", "--quiet", "--"]);
-    command.arg(curl).args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "https://api.anthropic.com/v1/models"]);
+    command.arg(curl).args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "--json", BODY]);
+    command.arg("https://api.anthropic.com/v1/messages");
     let finished = home.finish(command, b"");
     assert_eq!(finished.stdout(), "200", "{}", finished.stderr());
     assert_eq!(stage.upstream.seen_at(HOST).len(), 1, "the first profile still cools");
