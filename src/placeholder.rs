@@ -81,9 +81,14 @@ impl Minter {
     /// found here; see [`Minter::looks_like_ours`].
     #[must_use]
     pub fn find(&self, bytes: &[u8]) -> Option<Range<usize>> {
+        self.marks(bytes).min_by_key(|range| range.start)
+    }
+
+    /// Where in `bytes` marks stand, in no particular order; the ones that [`Minter::find`] would find.
+    pub fn marks(&self, bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
         let lower = memmem::find_iter(bytes, WORD.as_bytes()).map(|at| (at, Case::Lower));
         let upper = memmem::find_iter(bytes, WORD_UPPER.as_bytes()).map(|at| (at, Case::Upper));
-        lower.chain(upper).filter_map(|(at, case)| self.verify(bytes, at, case)).min_by_key(|range| range.start)
+        lower.chain(upper).filter_map(|(at, case)| self.verify(bytes, at, case))
     }
 
     fn verify(&self, bytes: &[u8], at: usize, case: Case) -> Option<Range<usize>> {
@@ -163,6 +168,9 @@ impl fmt::Debug for Minter {
         f.write_str("Minter(..)")
     }
 }
+
+/// The longest mark that [`Minter::marks`] finds.
+pub const LONGEST_MARK: usize = WORD.len() + 1 + 2 * HALF;
 
 const WORD: &str = "keyferry";
 const WORD_UPPER: &str = "KEYFERRY";

@@ -57,6 +57,12 @@ impl Shape {
         Self { text: "kf-{word:40}".into(), pieces: pieces.into(), marked: 1 }
     }
 
+    /// Whether the mark has no word in it that could be searched for.
+    #[must_use]
+    pub fn is_hexadecimal(&self) -> bool {
+        matches!(self.pieces.get(self.marked), Some(Piece::Uuid | Piece::Slot { alphabet: Alphabet::Hex, .. }))
+    }
+
     /// The literal text in front of the first slot.
     #[must_use]
     pub fn prefix(&self) -> &str {

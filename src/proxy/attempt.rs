@@ -114,6 +114,7 @@ async fn send(
         let request = make(&channel).map_err(Failure::Ours)?;
         match tokio::time::timeout(shared.limits.response, channel.send(request, upload.attempt())).await {
             Err(_) => return Err(Failure::Broken(Answer::of(Code::UpstreamTimeout))),
+            Ok(Err(_)) if upload.refused() => return Err(Failure::Ours(Answer::of(Code::PlaceholderMisdirected))),
             Ok(Err(SendError::NotSent)) if reused => freshness = Freshness::New,
             Ok(Err(error)) => {
                 account.record().detail = Some(error.to_string());

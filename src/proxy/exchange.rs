@@ -20,6 +20,8 @@ use crate::provider::{self, Provider};
 use crate::proxy::account::Account;
 use crate::proxy::carry::{self, Carried};
 use crate::proxy::delivery::Delivery;
+use crate::proxy::limits::ASK_BODY;
+use crate::proxy::misplaced::{self, Guard};
 use crate::proxy::peer::{Door, Peer};
 use crate::proxy::respond::{Answer, Manner};
 use crate::proxy::state::{Shared, View};
@@ -77,10 +79,15 @@ pub async fn run(shared: &Arc<Shared>, caller: &Caller, request: Request<Incomin
     let mut account = Account::open(&shared.books, now, caller.listener, caller.client);
     account.head(request.method(), request.version());
     match prepare(shared, caller, request, &mut account, now) {
-        Ok(carried) => match carry::run(shared, carried, account).await {
-            Ok(response) => response,
-            Err((answer, account)) => answered(&answer, account, caller.manner()),
-        },
+        Ok(carried) => {
+            if let Err(answer) = misplaced::body(shared, &carried).await {
+                return answered(&answer, account, caller.manner());
+            }
+            match carry::run(shared, carried, account).await {
+                Ok(response) => response,
+                Err((answer, account)) => answered(&answer, account, caller.manner()),
+            }
+        }
         Err(answer) => answered(&answer, account, caller.manner()),
     }
 }
@@ -133,14 +140,18 @@ fn prepare(
         account.record().decision = Decision::Forwarded;
     }
     let presented = provider.as_ref().and_then(|provider| provider::presented(&parts, provider));
+    let guard = Guard::new(shared, &view, agent.name(), &origin, account.id());
+    guard.head(&parts, presented.as_deref())?;
     // We have the body read before it is sent on, so the agent's wait for a 100 ends with us.
     parts.headers.remove(EXPECT);
     let stripped = provider::strip(parts, &permit, provider.as_deref())
         .map_err(|error| Answer::saying(error.code(), error.to_string()))?;
     // A credential may stand in the path: the log gets it with that slot blank.
     account.record().path = Some(stripped.shown_path());
-    let limit = if provider.as_ref().is_some_and(|provider| provider.fungible) { shared.limits.replay } else { 0 };
+    let fungible = provider.as_ref().is_some_and(|provider| provider.fungible);
+    let limit = if fungible { shared.limits.replay } else { usize::try_from(ASK_BODY).unwrap_or(0) };
     let upload = Upload::new(body, limit, &shared.budget);
+    upload.watch(guard.look());
     let path = path.path().to_owned();
     Ok(Carried { view, agent, permit, provider, stripped, path, presented, upload })
 }

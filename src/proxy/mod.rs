@@ -11,6 +11,7 @@ mod exchange;
 mod facts;
 mod limits;
 mod listen;
+mod misplaced;
 mod peer;
 mod respond;
 mod state;

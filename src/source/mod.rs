@@ -4,6 +4,7 @@
 //! [`KEEP`] after its last use.
 
 mod member;
+mod stray;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 pub use member::{Member, MemberValue};
+pub use stray::Sending;
 
 use crate::code::Code;
 use crate::id::{AgentName, ProfileId, ProviderId};
@@ -137,6 +139,8 @@ pub struct Credentials {
     pools: HashMap<ProviderId, Vec<Member>>,
     open: Arc<OpenValues>,
     minter: Minter,
+    /// Whether a placeholder of some member can only be recognised as a whole.
+    hexadecimal: bool,
 }
 
 impl fmt::Debug for Credentials {
@@ -150,10 +154,11 @@ impl Credentials {
     #[must_use]
     pub fn new(vault: Vault, members: Vec<Member>, open: Arc<OpenValues>, minter: Minter) -> Self {
         let mut pools: HashMap<ProviderId, Vec<Member>> = HashMap::new();
+        let hexadecimal = members.iter().any(|member| member.shape.is_hexadecimal());
         for member in members {
             pools.entry(member.profile.provider.clone()).or_default().push(member);
         }
-        Self { vault, pools, open, minter }
+        Self { vault, pools, open, minter, hexadecimal }
     }
 
     /// The members of a pool that `agent` may use. Its private credential wins over a shared one of the same name.
@@ -168,7 +173,7 @@ impl Credentials {
     }
 
     /// Every member, for listings and metrics.
-    pub fn all(&self) -> impl Iterator<Item = &Member> {
+    pub fn all(&self) -> impl Iterator<Item = &Member> + Clone {
         self.pools.values().flatten()
     }
 

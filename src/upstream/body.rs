@@ -45,7 +45,13 @@ pub enum UploadError {
     /// A newer attempt reads the body now.
     #[error("superseded by a newer attempt")]
     Superseded,
+    /// It held something that must not go on.
+    #[error("the request body holds what must not be sent")]
+    Refused,
 }
+
+/// Looks at a body as it is read; true ends it there.
+pub type Look = Box<dyn FnMut(&[u8]) -> bool + Send>;
 
 struct Shared {
     source: Option<Incoming>,
@@ -60,6 +66,8 @@ struct Shared {
     position: usize,
     received: u64,
     budget: Arc<Budget>,
+    look: Option<Look>,
+    refused: bool,
 }
 
 /// A frame that can be sent again.
@@ -97,6 +105,10 @@ impl Shared {
                     // Nobody has sent it yet, so it is kept whether or not the budget has room for it; without room
                     // no more is read ahead and there is one attempt.
                     let frame = self.take_in(frame);
+                    if self.refused {
+                        self.source = None;
+                        return Poll::Ready(());
+                    }
                     self.replayable = self.account(&frame);
                     self.held.push(frame);
                 }
@@ -116,12 +128,18 @@ impl Shared {
     }
 
     fn take_in(&mut self, frame: Frame<Bytes>) -> Held {
+        let mut look = |data: &[u8]| self.look.as_mut().is_some_and(|look| look(data));
         match frame.into_data() {
             Ok(data) => {
+                self.refused = look(&data);
                 self.received = self.received.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
                 Held::Data(data)
             }
-            Err(frame) => Held::Trailers(clean(frame.into_trailers().unwrap_or_default())),
+            Err(frame) => {
+                let fields = clean(frame.into_trailers().unwrap_or_default());
+                self.refused = fields.values().any(|value| look(value.as_bytes()));
+                Held::Trailers(fields)
+            }
         }
     }
 
@@ -175,6 +193,8 @@ impl Upload {
             position: 0,
             received: 0,
             budget: Arc::clone(budget),
+            look: None,
+            refused: false,
         };
         Self { shared: Some(Arc::new(Mutex::new(shared))), hint }
     }
@@ -183,6 +203,19 @@ impl Upload {
     #[must_use]
     pub fn empty() -> Self {
         Self { shared: None, hint: SizeHint::with_exact(0) }
+    }
+
+    /// Has everything that is read from now on looked at before it is sent.
+    pub fn watch(&self, look: Look) {
+        if let Some(shared) = &self.shared {
+            shared.lock().look = Some(look);
+        }
+    }
+
+    /// Whether the body was ended for what it held.
+    #[must_use]
+    pub fn refused(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.lock().refused)
     }
 
     /// Whether everything that was read so far can be sent again.
@@ -297,6 +330,9 @@ impl Body for RequestBody {
         if shared.attempt != this.attempt {
             return Poll::Ready(Some(Err(UploadError::Superseded)));
         }
+        if shared.refused {
+            return Poll::Ready(Some(Err(UploadError::Refused)));
+        }
         let replayable = shared.replayable;
         if let Some(frame) = shared.held.get_mut(this.next) {
             let frame = if replayable { frame.clone() } else { std::mem::replace(frame, Held::Data(Bytes::new())) };
@@ -326,6 +362,12 @@ impl Body for RequestBody {
             }
             Some(Ok(frame)) => {
                 let frame = shared.take_in(frame);
+                if shared.refused {
+                    // The frame that completes it is not sent, so it never leaves as a whole.
+                    shared.source = None;
+                    shared.replayable = false;
+                    return Poll::Ready(Some(Err(UploadError::Refused)));
+                }
                 shared.hold(&frame);
                 if shared.replayable {
                     this.next = shared.held.len();

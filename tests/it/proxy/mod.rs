@@ -8,6 +8,7 @@ mod connect;
 mod daemon;
 mod identity;
 mod log;
+mod misplaced;
 mod names;
 mod providers;
 mod reload;
