@@ -6,6 +6,7 @@ mod carriers;
 mod coded;
 mod connect;
 mod daemon;
+mod echo;
 mod identity;
 mod log;
 mod misplaced;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::{self, StreamExt};
@@ -142,6 +144,21 @@ fn diagnostic(seen: &Seen) -> Option<Response<Body>> {
             let frames = [Frame::data(Bytes::from_static(b"body")), Frame::trailers(trailers)];
             let mut response = Response::new(boxed(stream::iter(frames.map(Ok::<_, Fault>))));
             response.headers_mut().insert("trailer", http::HeaderValue::from_static("x-checksum"));
+            response
+        }
+        // The credential comes back in trailers, plain and as gRPC encodes its details.
+        "/echo/trailers" => {
+            let secret = seen.credential().unwrap_or_default();
+            let mut trailers = http::HeaderMap::new();
+            let mut put = |name, value: String| trailers.insert(name, http::HeaderValue::try_from(value).unwrap());
+            put("x-echo", format!("you said {secret}."));
+            put("grpc-message", secret.bytes().map(|byte| format!("%{byte:02X}")).collect());
+            put("grpc-status-details-bin", STANDARD_NO_PAD.encode(format!("\u{8}\u{7}{secret}")));
+            put("x-last", "1".to_owned());
+            let frames = [Frame::data(Bytes::from_static(b"body")), Frame::trailers(trailers)];
+            let mut response = Response::new(boxed(stream::iter(frames.map(Ok::<_, Fault>))));
+            let names = http::HeaderValue::from_static("x-echo, grpc-message, grpc-status-details-bin, x-last");
+            response.headers_mut().insert("trailer", names);
             response
         }
         "/redirect" => {
