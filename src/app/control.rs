@@ -63,6 +63,7 @@ impl Control for AppControl {
             .map(|(at, result)| json!({"at": at.to_string(), "ok": result.is_ok(), "error": result.as_ref().err()}));
         let resolve: Vec<String> =
             state.config.upstream.resolve.iter().map(|((host, port), to)| format!("{host}:{port} -> {to}")).collect();
+        let proxies = core.shared.upstream.proxies();
         json!({
             "running": true,
             "pid": std::process::id(),
@@ -73,7 +74,7 @@ impl Control for AppControl {
             "agents": view.names.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "vault": {"url": core.home.vault_db().display().to_string(), "credentials": view.credentials.all().count()},
             "ca": {"not_after": info.not_after.to_string(), "fingerprint": info.fingerprint, "path": core.ca_file.display().to_string()},
-            "upstream": {"resolve": resolve, "extra_roots": state.config.upstream.extra_roots},
+            "upstream": {"proxy": proxies, "resolve": resolve, "extra_roots": state.config.upstream.extra_roots},
             "config": core.config_file.display().to_string(),
             "reload": reload,
             "restart_needed": state.restart_needed,

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::app::way_out::ProxyFault;
 use crate::config::Faults;
 use crate::home::HomeError;
 use crate::provider::DraftFault;
@@ -34,6 +35,9 @@ pub enum AppError {
     /// The roots that upstreams are verified against.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The proxy on the way out.
+    #[error(transparent)]
+    Proxy(#[from] ProxyFault),
     /// An audit log that cannot be opened.
     #[error(transparent)]
     Audit(#[from] AuditUnavailable),
@@ -89,6 +93,10 @@ impl AppError {
             Self::Ca(error) => error.hint(),
             Self::Bundle(error) => error.hint(),
             Self::Trust(error) => error.hint().map(str::to_owned),
+            Self::Proxy(ProxyFault::Unset(name)) => Some(format!("set {name} to http://user:password@host:port")),
+            Self::Proxy(ProxyFault::Url { .. }) => {
+                Some("the form is http://user:password@host:port, special letters percent-encoded".to_owned())
+            }
             Self::Audit(error) => Some(error.hint()),
             Self::AccessLog { .. } => Some("check the permissions of the logs directory in the home".to_owned()),
             Self::Listen { source, key, .. } if source.kind() == io::ErrorKind::AddrInUse => Some(format!(
@@ -108,7 +116,7 @@ impl AppError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Providers(_) | Self::Home(_) | Self::Ca(_) | Self::Trust(_) => 78,
+            Self::Config(_) | Self::Providers(_) | Self::Home(_) | Self::Ca(_) | Self::Trust(_) | Self::Proxy(_) => 78,
             Self::Vault(error) => error.exit_code(),
             Self::Bundle(_)
             | Self::Audit(_)

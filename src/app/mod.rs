@@ -14,6 +14,7 @@ mod parts;
 mod profiles;
 mod running;
 mod snapshot;
+mod way_out;
 
 pub use errand::ErrandError;
 pub use error::AppError;

@@ -12,6 +12,7 @@ use crate::app::installed;
 use crate::app::listen::{self, Bound};
 use crate::app::running::{Core, Mode, Options, State};
 use crate::app::snapshot::{self, Ingredients};
+use crate::app::way_out;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::id::ProviderId;
@@ -29,8 +30,19 @@ use crate::upstream::screen::Screen;
 
 /// Makes everything, and listens.
 pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppError> {
-    let Options { home, config_file, config, mode, vault, found, lines_to_stdout, inherited, redactor, companion } =
-        options;
+    let Options {
+        home,
+        config_file,
+        config,
+        mode,
+        vault,
+        found,
+        lines_to_stdout,
+        inherited,
+        redactor,
+        companion,
+        way_out,
+    } = options;
     let clock = Clock::System;
     let now = clock.now();
     let config = Arc::new(config);
@@ -48,6 +60,7 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     if lines_to_stdout {
         log = log.with_copy(std::io::stdout()).map_err(unwritable)?;
     }
+    let chain = way_out::chain(&config, &home, way_out)?;
     let recorder = Arc::new(Recorder::new(log, Metrics::new(), Arc::clone(&redactor)));
     let audit = Audit::open(&home.audit_log(), vault.derived_key("audit"), redactor)?;
 
@@ -71,7 +84,7 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     let spawner = Spawner::default();
     let screen = Screen::new(config.upstream.allow_networks.clone(), listeners.addresses().collect());
     let resolve: HashMap<_, _> = config.upstream.resolve.iter().map(|(key, address)| (key.clone(), *address)).collect();
-    let dialer = Dialer::new(screen, resolve, config.upstream.timeouts.connect);
+    let dialer = Dialer::new(screen, resolve, config.upstream.timeouts.connect).chained(chain);
     let upstream = Upstream::new(dialer, trust, spawner.clone());
 
     let pools = Pools::new(pool_settings(&config), Jitter::random());

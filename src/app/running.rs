@@ -57,6 +57,8 @@ pub struct Options {
     pub inherited: crate::tls::Inherited,
     /// Masks secrets in what this process writes; the caller's messages go through the same one.
     pub redactor: Arc<crate::scrub::Redactor>,
+    /// Proxies of the caller's environment on the way out; the configuration's own goes first.
+    pub way_out: Option<crate::upstream::chain::Chain>,
     /// The agent that gets a listener of its own, for programs that cannot authenticate to a proxy.
     pub companion: Option<AgentName>,
 }

@@ -74,6 +74,7 @@ pub async fn test(profile: &ProfileId, context: &mut Context) -> Outcome<Value> 
         found: Vec::new(),
         lines_to_stdout: false,
         companion: None,
+        way_out: None,
         inherited: Inherited::default(),
     })
     .await?;

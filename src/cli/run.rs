@@ -22,6 +22,7 @@ use crate::provider::Catalogue;
 use crate::proxy::Counts;
 use crate::spawn::Spawner;
 use crate::tls::Inherited;
+use crate::upstream::chain::Chain;
 use crate::vault::Vault;
 
 /// A session lives as long as its child; this ends those whose `run` was killed.
@@ -127,6 +128,7 @@ async fn own(
         found,
         lines_to_stdout: false,
         companion: Some(agent.clone()),
+        way_out: way_out(context)?,
         inherited: Inherited::from_environment(&|name| context.variable(name).map(ToOwned::to_owned)),
     })
     .await?;
@@ -149,6 +151,15 @@ async fn own(
     let ended = ended?;
     context.output.say(&format!("keyferry: {}", in_words(&counts)));
     Ok(code(ended, context))
+}
+
+/// The proxies that the caller's environment names: what would have been taken without us.
+fn way_out(context: &Context) -> Outcome<Option<Chain>> {
+    let chain = Chain::from_environment(&|name| context.variable(name).map(|text| text.to_string_lossy().into_owned()));
+    chain.map_err(|(variable, error)| {
+        Failure::new(format!("{variable} names a proxy that cannot be used: {error}"))
+            .hint(format!("unset {variable}, or set it to http://host:port"))
+    })
 }
 
 /// With the daemon's proxy.

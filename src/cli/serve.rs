@@ -40,6 +40,7 @@ pub async fn serve(context: &mut Context) -> Outcome {
         found: Vec::new(),
         lines_to_stdout: true,
         companion: None,
+        way_out: None,
         inherited: Inherited::from_environment(&|name| context.variable(name).map(ToOwned::to_owned)),
     })
     .await?;

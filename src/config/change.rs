@@ -19,6 +19,10 @@ const AT_START_ONLY: &[&str] = &[
     "vault.master_key",
     "upstream.extra_roots",
     "upstream.resolve",
+    "upstream.proxy",
+    "upstream.no_proxy",
+    "upstream.allow_networks",
+    "upstream.timeouts",
     "log.format",
     "log.access",
     "log.level",
@@ -46,8 +50,7 @@ impl Config {
     pub fn keeping_from(mut self, running: &Self) -> Self {
         self.listen = running.listen.clone();
         self.vault = running.vault.clone();
-        self.upstream.extra_roots = running.upstream.extra_roots.clone();
-        self.upstream.resolve = running.upstream.resolve.clone();
+        self.upstream = running.upstream.clone();
         self.log = running.log.clone();
         self.audit = running.audit.clone();
         self
@@ -105,10 +108,11 @@ mod tests {
         // A key added to the list above must be kept above too.
         let text = "listen: {proxy: 127.0.0.1:1, base_url: 127.0.0.1:2, admin: 127.0.0.1:3}\n\
                     vault: {url: \"sqlite:x\", master_key: \"env:X\"}\n\
-                    upstream: {extra_roots: [x], resolve: {\"x.test:443\": \"127.0.0.1:1\"}}\n\
+                    upstream: {extra_roots: [x], resolve: {\"x.test:443\": \"127.0.0.1:1\"}, proxy: \"http://corp:1\",\n\
+                    no_proxy: [x.test], allow_networks: [10.0.0.0/8], timeouts: {connect: 1s}}\n\
                     log: {access: x, level: debug}\n";
         let (old, new) = (Config::default(), parse(text, "k").unwrap());
-        assert_eq!(restart_needed(&old, &new).len(), 9);
+        assert_eq!(restart_needed(&old, &new).len(), 13);
         assert_eq!(new.keeping_from(&old), old);
     }
 }

@@ -29,8 +29,8 @@ pub use change::{changed_keys, restart_needed};
 pub use fault::{Fault, Faults};
 pub use model::{
     AgentConfig, AuditConfig, Config, Cooldown, Durability, FallbackTarget, Foreign, Level, Limits, Listen, Listener,
-    LogConfig, LogFormat, MasterKey, Period, PoolConfig, Rate, Strategy, Timeouts, UnixListener, Upstream, VaultConfig,
-    VaultUrl, Warnings,
+    LogConfig, LogFormat, MasterKey, Period, PoolConfig, ProxySource, Rate, Strategy, Timeouts, UnixListener, Upstream,
+    VaultConfig, VaultUrl, Warnings,
 };
 pub use schema::schema;
 

@@ -169,9 +169,22 @@ pub struct Upstream {
     /// Networks that the address guard lets through.
     pub allow_networks: Vec<IpNet>,
     /// Another proxy on the way out.
-    pub proxy: Option<String>,
+    pub proxy: Option<ProxySource>,
+    /// Hosts that are reached without it, in the words of `NO_PROXY`.
+    pub no_proxy: Vec<String>,
     /// How long is waited for what.
     pub timeouts: Timeouts,
+}
+
+/// `upstream.proxy`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProxySource {
+    /// Its URL, without a password.
+    Url(String),
+    /// An environment variable of our own process that holds the URL.
+    Env(String),
+    /// A file that holds the URL, relative to the home.
+    File(PathBuf),
 }
 
 /// `upstream.timeouts`.

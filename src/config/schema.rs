@@ -116,7 +116,18 @@ fn upstream() -> Value {
                 ),
             ),
             ("allow_networks", list(json!({ "type": "string", "pattern": "/[0-9]{1,3}$" }))),
-            ("proxy", json!({ "type": "string", "pattern": "^https?://" })),
+            (
+                "proxy",
+                described(
+                    json!({ "type": "string", "pattern": "^(http://[^@]+|env:[A-Za-z_][A-Za-z0-9_]*|file:.+)$" }),
+                    "Chain through another proxy; with a password, name a variable or file that holds the URL. \
+                     Takes effect at start.",
+                ),
+            ),
+            (
+                "no_proxy",
+                described(list(json!({ "type": "string", "minLength": 1 })), "Hosts that are reached without it."),
+            ),
             ("timeouts", object("upstream.timeouts", timeouts, &[])),
         ],
         &[],

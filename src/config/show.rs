@@ -5,7 +5,7 @@
 use serde_json::{Map, Value, json};
 
 use super::model::{
-    AgentConfig, Config, Cooldown, FallbackTarget, Listener, MasterKey, PoolConfig, UnixListener, VaultUrl,
+    AgentConfig, Config, Cooldown, FallbackTarget, Listener, MasterKey, PoolConfig, ProxySource, UnixListener, VaultUrl,
 };
 use super::units::{write_duration, write_rate};
 use super::words::{ActionWord, Word};
@@ -98,7 +98,13 @@ impl Config {
         value.insert("extra_roots".to_owned(), texts(upstream.extra_roots.iter().map(|path| path.display())));
         value.insert("resolve".to_owned(), Value::Object(resolve.collect()));
         value.insert("allow_networks".to_owned(), texts(&upstream.allow_networks));
-        insert_some(&mut value, "proxy", upstream.proxy.clone().map(Value::from));
+        let proxy = upstream.proxy.as_ref().map(|proxy| match proxy {
+            ProxySource::Url(url) => url.clone(),
+            ProxySource::Env(name) => format!("env:{name}"),
+            ProxySource::File(path) => format!("file:{}", path.display()),
+        });
+        insert_some(&mut value, "proxy", proxy.map(Value::from));
+        insert_list(&mut value, "no_proxy", &upstream.no_proxy);
         let timeouts = json!({
             "connect": write_duration(upstream.timeouts.connect),
             "response": write_duration(upstream.timeouts.response),

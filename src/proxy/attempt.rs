@@ -106,7 +106,7 @@ async fn send(
     loop {
         let channel = shared.upstream.channel(key, freshness).await.map_err(|error| {
             account.record().detail = Some(error.to_string());
-            Failure::Unreached(Answer::of(error.code()))
+            Failure::Unreached(Answer::saying(error.code(), error.explanation()))
         })?;
         account.record().upstream_protocol = Some(channel.protocol());
         account.record().upstream_tls = channel.verified().map(tls_words);
@@ -120,7 +120,7 @@ async fn send(
                 account.record().detail = Some(error.to_string());
                 let answer = Answer::of(error.code());
                 return Err(match error {
-                    SendError::NotSent => Failure::Unreached(answer),
+                    SendError::NotSent | SendError::ProxyCredentials => Failure::Unreached(answer),
                     SendError::Broken | SendError::Malformed => Failure::Broken(answer),
                     SendError::Agent => Failure::Ours(answer),
                 });

@@ -155,11 +155,10 @@ pub async fn open(shared: &Shared, agent: Agent, origin: Origin, account: &mut A
         }
         TunnelDecision::Tunnel(rule) => {
             account.record().rule = Some(rule.to_string());
-            let upstream = shared
-                .upstream
-                .raw(&origin)
-                .await
-                .map_err(|error| Answer::saying(error.code(), Code::explanation(error.code())))?;
+            let upstream = shared.upstream.raw(&origin).await.map_err(|error| {
+                account.record().detail = Some(error.to_string());
+                Answer::saying(error.code(), error.explanation())
+            })?;
             Ok(Open::Blind { upstream })
         }
         TunnelDecision::Intercept => {

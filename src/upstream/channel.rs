@@ -6,9 +6,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::header::HOST;
+use http::header::{HOST, PROXY_AUTHORIZATION};
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
-use http::{HeaderValue, Request, Response, Uri, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 
@@ -18,6 +18,7 @@ use crate::provider::Injected;
 use crate::telemetry::Protocol;
 use crate::tls::Verified;
 use crate::upstream::body::RequestBody;
+use crate::upstream::chain::ProxyUrl;
 use crate::upstream::reuse::{Key, Reuse};
 
 /// What the request could not be sent or answered for.
@@ -35,6 +36,9 @@ pub enum SendError {
     /// The agent's own body broke off.
     #[error("the agent's request body broke off")]
     Agent,
+    /// The upstream proxy wants other credentials: its 407 is not the agent's to answer.
+    #[error("the upstream proxy wants other credentials (407)")]
+    ProxyCredentials,
 }
 
 impl SendError {
@@ -42,7 +46,7 @@ impl SendError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::NotSent | Self::Broken => Code::UpstreamUnreachable,
+            Self::NotSent | Self::Broken | Self::ProxyCredentials => Code::UpstreamUnreachable,
             Self::Malformed => Code::UpstreamProtocolError,
             Self::Agent => Code::BadRequest,
         }
@@ -63,6 +67,8 @@ pub struct Channel {
     pub(super) key: Key,
     pub(super) reuse: Arc<Reuse>,
     pub(super) reused: bool,
+    /// The other proxy at its end, which takes absolute-form.
+    pub(super) proxy: Option<ProxyUrl>,
 }
 
 impl fmt::Debug for Channel {
@@ -116,6 +122,9 @@ impl Channel {
                 })
             }
         }?;
+        if self.proxy.is_some() && answer.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Err(SendError::ProxyCredentials);
+        }
         Ok((answer, Kept(Some(self))))
     }
 
@@ -127,22 +136,35 @@ impl Channel {
         match self.sender {
             Sender::Http1(_) => {
                 parts.version = Version::HTTP_11;
-                parts.uri = Uri::from(target);
                 let host = HeaderValue::from_str(&authority).map_err(|_| SendError::Malformed)?;
                 parts.headers.insert(HOST, host);
+                parts.uri = match &self.proxy {
+                    None => Uri::from(target),
+                    Some(proxy) => {
+                        if let Some(value) = proxy.authorization() {
+                            let value = HeaderValue::from_bytes(value.expose()).map_err(|_| SendError::Malformed)?;
+                            parts.headers.insert(PROXY_AUTHORIZATION, value);
+                        }
+                        absolute(UriScheme::HTTP, authority, target)?
+                    }
+                };
             }
             Sender::Http2(_) => {
                 parts.version = Version::HTTP_2;
                 parts.headers.remove(HOST);
-                let mut uri = http::uri::Parts::default();
-                uri.scheme = Some(UriScheme::HTTPS);
-                uri.authority = Some(Authority::try_from(authority).map_err(|_| SendError::Malformed)?);
-                uri.path_and_query = Some(target);
-                parts.uri = Uri::from_parts(uri).map_err(|_| SendError::Malformed)?;
+                parts.uri = absolute(UriScheme::HTTPS, authority, target)?;
             }
         }
         Ok(Request::from_parts(parts, body))
     }
+}
+
+fn absolute(scheme: UriScheme, authority: String, target: PathAndQuery) -> Result<Uri, SendError> {
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(scheme);
+    uri.authority = Some(Authority::try_from(authority).map_err(|_| SendError::Malformed)?);
+    uri.path_and_query = Some(target);
+    Uri::from_parts(uri).map_err(|_| SendError::Malformed)
 }
 
 fn classify(error: &hyper::Error, unsent: bool) -> SendError {

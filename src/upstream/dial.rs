@@ -1,11 +1,12 @@
 //! Resolves, screens and connects: the connection is made to the very address that was screened.
 //!
 //! Invariant: no address reaches `connect` without having passed [`Screen::judge`] or standing in the operator's
-//! `upstream.resolve`; address literals take the same way.
+//! `upstream.resolve`; address literals take the same way. Where the operator has another proxy on the way, that proxy
+//! resolves names: literals are still judged, and names that mean this machine are refused.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -13,7 +14,8 @@ use tokio::time::timeout;
 
 use crate::code::Code;
 use crate::message::origin::{Host, Origin, Scheme};
-use crate::upstream::screen::{Prohibited, Screen};
+use crate::upstream::chain::{self, Chain, ChainError, ProxyUrl};
+use crate::upstream::screen::{self, Prohibited, Screen};
 
 /// DNS answers beyond this many addresses are not looked at; more than four are never worth the wait.
 const MOST_ADDRESSES: usize = 16;
@@ -29,6 +31,9 @@ pub enum DialError {
     /// Every address was refused by the guard.
     #[error("{0}")]
     Prohibited(#[from] Prohibited),
+    /// The operator's upstream proxy did not open the way.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// No address answered in time.
     #[error("no connection within {} ms", .0.as_millis())]
     Timeout(Duration),
@@ -45,8 +50,20 @@ impl DialError {
             Self::Unresolved => Code::UpstreamDnsFailed,
             Self::Prohibited(Prohibited::Ourselves) => Code::ProxyLoop,
             Self::Prohibited(_) => Code::DestinationProhibited,
+            Self::Chain(error) => error.code(),
             Self::Timeout(_) => Code::UpstreamTimeout,
             Self::Failed(_) => Code::UpstreamUnreachable,
+        }
+    }
+}
+
+impl DialError {
+    /// What the agent is told, in words that name nothing of the operator's.
+    #[must_use]
+    pub fn explanation(&self) -> &'static str {
+        match self {
+            Self::Chain(error) => error.explanation(),
+            other => other.code().explanation(),
         }
     }
 }
@@ -57,25 +74,69 @@ pub struct Dialer {
     screen: Screen,
     resolve: HashMap<(Host, u16), SocketAddr>,
     limit: Duration,
+    chain: Option<Chain>,
 }
 
 impl Dialer {
     /// `resolve` holds the operator's own addresses, which are exempt from the guard; `limit` bounds one connect.
     #[must_use]
     pub fn new(screen: Screen, resolve: HashMap<(Host, u16), SocketAddr>, limit: Duration) -> Self {
-        Self { screen, resolve, limit }
+        Self { screen, resolve, limit, chain: None }
     }
 
-    /// Connects to `origin`, TCP_NODELAY set.
+    /// With other proxies on the way.
+    #[must_use]
+    pub fn chained(self, chain: Option<Chain>) -> Self {
+        Self { chain, ..self }
+    }
+
+    /// The other proxies on the way, host and port.
+    pub(super) fn proxies(&self) -> Vec<String> {
+        let mut shown: Vec<String> = self.chain.iter().flat_map(Chain::proxies).map(ToString::to_string).collect();
+        shown.dedup();
+        shown
+    }
+
+    /// The other proxy on the way to `origin`. The operator's own address for an origin is reached directly.
+    pub(super) fn proxy_to(&self, origin: &Origin) -> Option<&ProxyUrl> {
+        let chain = self.chain.as_ref()?;
+        if self.resolve.contains_key(&(origin.host().clone(), origin.port())) {
+            return None;
+        }
+        chain.to(origin)
+    }
+
+    /// Connects to `origin`, TCP_NODELAY set; through another proxy where there is one.
     ///
     /// # Errors
     /// [`DialError`]; a prohibited address beside permitted ones is left out, alone it is the error.
     pub async fn dial(&self, origin: &Origin) -> Result<TcpStream, DialError> {
+        let Some(proxy) = self.proxy_to(origin) else { return self.direct(origin).await };
+        self.screen.judge_for_proxy(origin.host(), origin.port())?;
+        let stream = chain::connect(proxy, self.limit).await?;
+        Ok(chain::open(stream, proxy, origin).await?)
+    }
+
+    /// Connects to `origin`, or to the proxy that takes its requests in absolute-form.
+    ///
+    /// # Errors
+    /// [`DialError`], as for [`Dialer::dial`].
+    pub async fn dial_cleartext(&self, origin: &Origin) -> Result<TcpStream, DialError> {
+        let Some(proxy) = self.proxy_to(origin) else { return self.direct(origin).await };
+        self.screen.judge_for_proxy(origin.host(), origin.port())?;
+        Ok(chain::connect(proxy, self.limit).await?)
+    }
+
+    async fn direct(&self, origin: &Origin) -> Result<TcpStream, DialError> {
         let addresses = self.addresses(origin).await?;
         let mut last = DialError::Unresolved;
         for address in addresses {
             match timeout(self.limit, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
+                    // An address of this machine's own that no list of ours knows: both ends show it.
+                    if let (Ok(near), Ok(far)) = (stream.local_addr(), stream.peer_addr()) {
+                        self.screen.judge_connected(near, far)?;
+                    }
                     // Without it the first answer of a tunnel waits 40 ms for a delayed acknowledgement.
                     stream.set_nodelay(true).map_err(DialError::Failed)?;
                     return Ok(stream);
@@ -90,14 +151,17 @@ impl Dialer {
     async fn addresses(&self, origin: &Origin) -> Result<Vec<SocketAddr>, DialError> {
         let port = origin.port();
         if let Some(own) = self.resolve.get(&(origin.host().clone(), port)) {
+            self.screen.judge_own(*own)?;
             return Ok(vec![*own]);
         }
         let candidates = match origin.host() {
             Host::Address(ip) => vec![SocketAddr::new(*ip, port)],
-            Host::Name(name) => match well_known(name) {
-                Some(ip) => vec![SocketAddr::new(ip, port)],
-                None => lookup(name, port, origin.scheme()).await?,
-            },
+            Host::Name(name) if screen::is_metadata(name) => return Err(Prohibited::Metadata.into()),
+            // RFC 6761 section 6.3: these names mean this machine, whatever a resolver says.
+            Host::Name(name) if screen::is_localhost(name) => {
+                vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
+            }
+            Host::Name(name) => lookup(name, port, origin.scheme()).await?,
         };
         let mut refused = None;
         let mut permitted = Vec::new();
@@ -112,16 +176,6 @@ impl Dialer {
             _ => Ok(permitted),
         }
     }
-}
-
-/// Names whose address is settled, whatever a resolver says: the guard judges them by it (RT-04, RT-05).
-fn well_known(name: &str) -> Option<IpAddr> {
-    // RFC 6761 section 6.3: these names are this machine's.
-    if name == "localhost" || name.ends_with(".localhost") {
-        return Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    }
-    let metadata = ["metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"];
-    metadata.contains(&name).then_some(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)))
 }
 
 async fn lookup(name: &str, port: u16, scheme: Scheme) -> Result<Vec<SocketAddr>, DialError> {

@@ -4,6 +4,7 @@
 //! only after it; nothing but an [`Injected`](crate::provider::Injected) is ever sent on one.
 
 pub mod body;
+pub mod chain;
 mod channel;
 pub mod dial;
 mod reuse;
@@ -59,6 +60,17 @@ impl ConnectError {
     }
 }
 
+impl ConnectError {
+    /// What the agent is told, in words that name nothing of the operator's.
+    #[must_use]
+    pub fn explanation(&self) -> &'static str {
+        match self {
+            Self::Dial(error) => error.explanation(),
+            other => other.code().explanation(),
+        }
+    }
+}
+
 /// Whether a waiting connection will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
@@ -95,6 +107,12 @@ impl Upstream {
         &self.reuse
     }
 
+    /// The other proxies on the way, host and port.
+    #[must_use]
+    pub fn proxies(&self) -> Vec<String> {
+        self.dialer.proxies()
+    }
+
     /// A connected and, for `https`, verified channel.
     ///
     /// # Errors
@@ -106,10 +124,10 @@ impl Upstream {
             return Ok(self.wrap(key, sender, proof, true));
         }
         let origin = &key.origin;
-        let stream = self.dialer.dial(origin).await?;
         let (sender, proof) = match origin.scheme() {
-            Scheme::Http => (self.begin_http1(stream).await?, None),
+            Scheme::Http => (self.begin_http1(self.dialer.dial_cleartext(origin).await?).await?, None),
             Scheme::Https => {
+                let stream = self.dialer.dial(origin).await?;
                 let (stream, verified) = self.trust.handshake(stream, origin, Alpn::Both).await?;
                 let protocol = verified.negotiated();
                 let proof = Some(Arc::new(verified));
@@ -131,7 +149,10 @@ impl Upstream {
     }
 
     fn wrap(&self, key: &Key, sender: Sender, proof: Option<Arc<Verified>>, reused: bool) -> Channel {
-        Channel { sender, origin: key.origin.clone(), proof, key: key.clone(), reuse: Arc::clone(&self.reuse), reused }
+        let origin = key.origin.clone();
+        // What is not encrypted is handed to another proxy whole, not tunnelled: many allow CONNECT to 443 only.
+        let proxy = self.dialer.proxy_to(&origin).filter(|_| origin.scheme() == Scheme::Http).cloned();
+        Channel { sender, origin, proof, key: key.clone(), reuse: Arc::clone(&self.reuse), reused, proxy }
     }
 
     async fn begin_http1<S>(&self, stream: S) -> Result<Sender, ConnectError>

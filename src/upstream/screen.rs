@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::message::origin::Host;
+
 /// Why an address was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Prohibited {
@@ -101,10 +103,7 @@ impl Screen {
         if METADATA.contains(&ip) || METADATA.contains(&address.ip()) {
             return Err(Prohibited::Metadata);
         }
-        let same_host = |own: &SocketAddr| own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback());
-        if self.ourselves.iter().any(|own| own.port() == address.port() && same_host(own)) {
-            return Err(Prohibited::Ourselves);
-        }
+        self.judge_own(address)?;
         // The operator's networks are compared with the address as written and with what it embeds.
         if self.allowed.iter().any(|net| net.contains(&address.ip()) || net.contains(&ip)) {
             return Ok(());
@@ -119,6 +118,56 @@ impl Screen {
         };
         if reserved { Err(Prohibited::Reserved) } else { Ok(()) }
     }
+}
+
+impl Screen {
+    /// Judges an address that is exempt from everything else: it must not be one of our listeners.
+    ///
+    /// # Errors
+    /// [`Prohibited::Ourselves`].
+    pub fn judge_own(&self, address: SocketAddr) -> Result<(), Prohibited> {
+        let ip = embedded(address.ip()).unwrap_or(address.ip());
+        let same_host = |own: &SocketAddr| own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback());
+        let ours = self.ourselves.iter().any(|own| own.port() == address.port() && same_host(own));
+        if ours { Err(Prohibited::Ourselves) } else { Ok(()) }
+    }
+
+    /// Judges a connection by its two ends: a machine that connects to an address of its own has it at both.
+    ///
+    /// # Errors
+    /// [`Prohibited::Ourselves`].
+    pub fn judge_connected(&self, near: SocketAddr, far: SocketAddr) -> Result<(), Prohibited> {
+        self.judge_own(far)?;
+        let everywhere = |own: &SocketAddr| own.ip().is_unspecified() && own.port() == far.port();
+        let ours = near.ip() == far.ip() && self.ourselves.iter().any(everywhere);
+        if ours { Err(Prohibited::Ourselves) } else { Ok(()) }
+    }
+
+    /// Judges what another proxy is asked to connect to: addresses as they stand; names are that proxy's to resolve,
+    /// save those that mean this machine or a metadata service.
+    ///
+    /// # Errors
+    /// [`Prohibited`].
+    pub fn judge_for_proxy(&self, host: &Host, port: u16) -> Result<(), Prohibited> {
+        match host {
+            Host::Address(ip) => self.judge(SocketAddr::new(*ip, port)),
+            Host::Name(name) if is_localhost(name) => Err(Prohibited::Reserved),
+            Host::Name(name) if is_metadata(name) => Err(Prohibited::Metadata),
+            Host::Name(_) => Ok(()),
+        }
+    }
+}
+
+/// Whether a name means this machine.
+#[must_use]
+pub fn is_localhost(name: &str) -> bool {
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+/// Whether a name means a metadata service.
+#[must_use]
+pub fn is_metadata(name: &str) -> bool {
+    ["metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"].contains(&name)
 }
 
 /// The IPv4 address inside an IPv6 one: mapped, compatible, NAT64, 6to4.
@@ -227,5 +276,27 @@ mod tests {
         assert_eq!(judge(&screen, "127.0.0.2"), Ok(()));
         let everywhere = Screen::new(vec!["127.0.0.0/8".parse().unwrap()], vec!["0.0.0.0:443".parse().unwrap()]);
         assert_eq!(judge(&everywhere, "127.0.0.9"), Err(Prohibited::Ourselves));
+        // By an address of the machine's own that is no loopback one.
+        let at = |text: &str| text.parse().unwrap();
+        let connected = |near, far| everywhere.judge_connected(at(near), at(far));
+        assert_eq!(connected("10.0.0.7:50000", "10.0.0.7:443"), Err(Prohibited::Ourselves));
+        assert_eq!(connected("10.0.0.7:50000", "10.0.0.7:444"), Ok(()));
+        assert_eq!(connected("10.0.0.7:50000", "10.0.0.8:443"), Ok(()));
+        assert_eq!(screen.judge_own("127.0.0.1:443".parse().unwrap()), Err(Prohibited::Ourselves));
+    }
+
+    #[test]
+    fn another_proxy_is_not_asked_for_what_we_would_refuse() {
+        let screen = Screen::default();
+        let judge = |host: &str| screen.judge_for_proxy(&Host::parse(host).unwrap(), 443);
+        for host in ["127.0.0.1", "[::1]", "10.0.0.1", "localhost", "x.localhost"] {
+            assert_eq!(judge(host), Err(Prohibited::Reserved), "{host}");
+        }
+        for host in ["169.254.169.254", "metadata.google.internal"] {
+            assert_eq!(judge(host), Err(Prohibited::Metadata), "{host}");
+        }
+        for host in ["8.8.8.8", "api.openai.com", "intranet"] {
+            assert_eq!(judge(host), Ok(()), "{host}");
+        }
     }
 }

@@ -33,6 +33,8 @@ const EXPOSES: &[(&str, &str)] = &[
     ("src/scrub/patterns.rs", "what to look for in responses, in every encoding"),
     ("src/scrub/redact.rs", "what to look for in our own lines"),
     ("src/telemetry/chain.rs", "keys of the chain of records"),
+    ("src/upstream/chain/url.rs", "the password for another proxy, to that proxy"),
+    ("src/upstream/channel.rs", "the password for another proxy, in a request that it takes whole"),
 ];
 
 /// A file with its code in it, comments and its own tests left out.

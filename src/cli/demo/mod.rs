@@ -135,6 +135,7 @@ async fn start(place: &Place, provider: &Provider, keys: &[String; 2], context: 
         found: Vec::new(),
         lines_to_stdout: false,
         companion: None,
+        way_out: None,
         inherited: Inherited::default(),
     };
     Ok(Running::start(options).await?)

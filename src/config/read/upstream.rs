@@ -8,13 +8,14 @@ use ipnet::IpNet;
 
 use crate::config::fault::Report;
 use crate::config::field::Field;
-use crate::config::model::Upstream;
+use crate::config::model::{ProxySource, Upstream};
 use crate::config::units;
 use crate::message::origin::Origin;
+use crate::upstream::chain::{ProxyUrl, ProxyUrlError};
 
 use super::storage;
 
-pub(super) const UPSTREAM: &[&str] = &["extra_roots", "resolve", "allow_networks", "proxy", "timeouts"];
+pub(super) const UPSTREAM: &[&str] = &["extra_roots", "resolve", "allow_networks", "proxy", "no_proxy", "timeouts"];
 pub(super) const TIMEOUTS: &[&str] = &["connect", "response", "idle"];
 
 pub(super) fn read(field: &Field<'_>, upstream: &mut Upstream, report: &mut Report) {
@@ -29,8 +30,10 @@ pub(super) fn read(field: &Field<'_>, upstream: &mut Upstream, report: &mut Repo
         upstream.allow_networks = report.each(&field, |report, item| network(item, report));
     }
     if let Some(field) = section.get("proxy") {
-        report.needs("upstream.proxy", &field.path, field.key_at);
-        upstream.proxy = report.parse(&field, "the URL of a proxy", "write http://host:port", proxy);
+        upstream.proxy = proxy(&field, report);
+    }
+    if let Some(field) = section.get("no_proxy") {
+        upstream.no_proxy = report.each(&field, |report, item| report.text(item).map(str::to_owned));
     }
     let Some(timeouts) = section.get("timeouts").and_then(|field| report.section(&field, TIMEOUTS)) else { return };
     for name in TIMEOUTS.iter().copied() {
@@ -92,8 +95,34 @@ fn network(field: &Field<'_>, report: &mut Report) -> Option<IpNet> {
     Some(net)
 }
 
-fn proxy(text: &str) -> Option<String> {
-    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
-    let authority = rest.strip_suffix('/').unwrap_or(rest);
-    Origin::from_connect_target(authority).ok().map(|_| text.to_owned())
+fn proxy(field: &Field<'_>, report: &mut Report) -> Option<ProxySource> {
+    let text = report.text(field)?;
+    match text.split_once(':') {
+        Some(("env", name)) if storage::is_variable(name) => return Some(ProxySource::Env(name.to_owned())),
+        Some(("file", path)) if !path.is_empty() => return Some(ProxySource::File(path.into())),
+        _ => {}
+    }
+    // What stands here may hold a password, so no message repeats it.
+    let refused = |what: &str| format!("`{}` {what}", field.path);
+    match ProxyUrl::parse(text) {
+        Ok(url) if url.has_user() => {
+            let hint = "write env:CORP_PROXY or file:corp-proxy, and put the whole URL there";
+            report.fault(field.at(), refused("has a name or password in it, and no secret stands in this file"), hint);
+            None
+        }
+        Ok(_) if text.starts_with("http://") => Some(ProxySource::Url(text.to_owned())),
+        Err(ProxyUrlError::Scheme) => {
+            report.fault(
+                field.at(),
+                refused("is of a kind that cannot be chained through"),
+                "only http:// proxies can",
+            );
+            None
+        }
+        Ok(_) | Err(ProxyUrlError::Malformed) => {
+            let hint = "write http://host:port, env:VARIABLE or file:PATH";
+            report.fault(field.at(), refused("is not the URL of a proxy"), hint);
+            None
+        }
+    }
 }

@@ -168,8 +168,6 @@ pub struct Serve {
     pub proxy: SocketAddr,
     pub base_url: SocketAddr,
     pub admin: SocketAddr,
-    /// What `status --json` said when it was ready.
-    pub status: Value,
 }
 
 impl Serve {
@@ -191,7 +189,7 @@ impl Serve {
         });
         let address = |name: &str| listener(&status, name).unwrap_or_else(|| panic!("no listener {name} in {status}"));
         let (proxy, base_url, admin) = (address("proxy"), address("base_url"), address("admin"));
-        Self { child, stdout, stderr, received: home.received(), proxy, base_url, admin, status }
+        Self { child, stdout, stderr, received: home.received(), proxy, base_url, admin }
     }
 
     pub fn pid(&self) -> u32 {

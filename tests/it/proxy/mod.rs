@@ -3,6 +3,7 @@
 mod address;
 mod base_url;
 mod carriers;
+mod chain;
 mod coded;
 mod connect;
 mod daemon;

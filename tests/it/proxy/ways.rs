@@ -16,8 +16,12 @@ fn stage(more: &str) -> Stage {
     Stage::listening(&format!("{LISTEN}{proxy}{more}"), CONFIG, |_, _| {})
 }
 
+fn listener(stage: &Stage, name: &str) -> String {
+    stage.home.command(&["status", "--json"]).json()["listeners"][name].as_str().unwrap().to_owned()
+}
+
 fn address(stage: &Stage, name: &str) -> std::net::SocketAddr {
-    stage.daemon.status["listeners"][name].as_str().unwrap().parse().unwrap()
+    listener(stage, name).parse().unwrap()
 }
 
 fn over_unix(path: &Path, request: &str) -> String {
@@ -155,7 +159,7 @@ fn a_base_url_listener_can_have_an_agent_too() {
 #[test]
 fn the_proxy_behind_tls_is_named_localhost() {
     let stage = stage("  proxy_tls: 127.0.0.1:0\n");
-    let url = stage.daemon.status["listeners"]["proxy_tls"].as_str().unwrap().to_owned();
+    let url = listener(&stage, "proxy_tls");
     let port: u16 = url.strip_prefix("https://localhost:").unwrap().parse().unwrap();
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let outer = |offers| Wire::connect(&stage.home, address).tls(&stage.ca(), "localhost", offers).unwrap();
@@ -179,7 +183,7 @@ fn the_proxy_behind_tls_is_named_localhost() {
 fn a_curl_that_can_reaches_an_origin_through_two_layers_of_tls() {
     let Some(curl) = need("proxy", Tool::Curl) else { return };
     let stage = stage("  proxy_tls: 127.0.0.1:0\n");
-    let url = stage.daemon.status["listeners"]["proxy_tls"].as_str().unwrap().to_owned();
+    let url = listener(&stage, "proxy_tls");
     let mut command = std::process::Command::new(curl);
     command.env_clear().args(["-sS", "--max-time", "50", "-o", "/dev/null", "-w", "%{http_code}", "--proxy"]);
     command.arg(url.replace("https://", &format!("https://coder:{}@", stage.token)));
