@@ -67,13 +67,14 @@ fn an_end_waits_for_what_is_under_way() {
 #[test]
 fn a_second_signal_ends_at_once() {
     let mut stage = Stage::new();
+    // A line end begins no secret, so it is never held back to see what follows.
     let gate = Gate::closed();
-    let pieces = vec!["one".into(), "two".into()];
+    let pieces = vec!["one\n".into(), "two\n".into()];
     let answer = Answer::Pieces { status: 200, fields: Vec::new(), pieces, gate: Some(gate) };
     stage.upstream.script(Rule::always(answer).path("/gated"));
     let mut wire = stage.open(ACME);
     wire.send(get(ACME, "/gated").as_bytes());
-    wire.until(b"one");
+    wire.until(b"one\n");
     stage.daemon.signal(Signal::TERM);
     until("the listener's end", || std::net::TcpStream::connect(stage.daemon.proxy).err());
     stage.daemon.signal(Signal::TERM);
