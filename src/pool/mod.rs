@@ -48,6 +48,7 @@ mod select;
 mod settings;
 mod settle;
 mod state;
+mod step;
 mod sticky;
 mod strain;
 mod view;
@@ -61,10 +62,11 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 pub use ask::{Ask, Bound, Candidate, Repeat, Session, Target};
-pub use attempts::{Attempts, Committed, Renewal, Renewed, Step, Wait};
+pub use attempts::Attempts;
 pub use cell::Source;
 pub use ladder::{Jitter, Ladder, Ladders, Lane};
 pub use settings::{AttemptLimits, PoolSettings, Strategy};
+pub use step::{Committed, Renewal, Renewed, Step, Wait};
 pub use view::{HoldState, ProfileState, Readiness};
 
 use crate::clock::WallTime;

@@ -246,10 +246,11 @@ fn release(seat: &Seat, now: WallTime) -> Option<WallTime> {
 impl Pool {
     fn seats(&mut self, want: &Want<'_>, at: usize, target: &Target, pin: Option<Pin>, now: WallTime) -> Vec<Seat> {
         let marks = want.marks.get(at);
+        let keys = self.keys(want.ask);
         let mut seats = Vec::with_capacity(target.candidates.len());
         for (index, candidate) in target.candidates.iter().enumerate() {
             let member = self.seat(candidate);
-            let cover = self.cover(member, want.ask);
+            let cover = Cover { member, keys: keys.clone() };
             let mark = marks.and_then(|marks| marks.get(index)).copied().unwrap_or_default();
             let spot = Spot { target: at, candidate: index };
             let again = want.again == Some(spot);

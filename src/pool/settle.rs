@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::cell::{Failure, Sent, Source};
 use super::ladder::Lane;
-use super::state::{Cover, Pool, Slot, State};
+use super::state::{Cover, Keys, Pool, Slot, State};
 use super::{Doubt, Verdict};
 use crate::clock::WallTime;
 use crate::id::ProviderId;
@@ -60,7 +60,7 @@ impl State {
             }
             Class::AuthForbidden => {
                 // The same for a model.
-                let resting = used.probe && used.cover.model.is_some() && self.model_rests(used);
+                let resting = used.probe && used.cover.keys.model.is_some() && self.model_rests(used);
                 resting && self.fail(used, Scope::ProfileModel, outcome, false, now)
             }
             Class::RequestSuspect | Class::Transient | Class::Ambiguous | Class::RequestFault => false,
@@ -72,7 +72,7 @@ impl State {
 
     /// A refusal that the same request's success with another profile has explained: it was the credential.
     pub(super) fn blame(&mut self, used: &Used, outcome: &Outcome, now: WallTime) -> Wake {
-        let modelled = used.cover.model.is_some();
+        let modelled = used.cover.keys.model.is_some();
         let scope = match outcome.class {
             Class::RequestSuspect => Scope::GroupModel,
             Class::AuthInvalid | Class::AuthSuspect | Class::AuthExpired => Scope::Profile,
@@ -113,7 +113,7 @@ impl State {
                 closed |= cell.succeed(sent, number, now);
             }
         }
-        pool.strain.served(used.cover.model.as_ref(), now);
+        pool.strain.served(used.cover.keys.model.as_ref(), now);
         if closed {
             self.changed = true;
         }
@@ -159,7 +159,7 @@ impl State {
             return false;
         }
         let resting = pool.cell(slot, &used.cover).is_some_and(|cell| cell.hold.is_some());
-        let model = used.cover.model.clone().filter(|_| slot == Slot::UpstreamModel);
+        let model = used.cover.keys.model.clone().filter(|_| slot == Slot::UpstreamModel);
         let strained = pool.strain.refused(model.as_ref(), now);
         (outcome.reset.is_some() || resting || strained) && self.fail(used, outcome.scope, outcome, false, now)
     }
@@ -261,7 +261,7 @@ impl State {
         };
         let whole = &mut member.cells.whole;
         let rests = whole.hold.as_ref().is_some_and(|hold| hold.lane == Lane::Auth);
-        let cover = Cover { member: at, model: None, endpoint: None, bucket: None, resource: None };
+        let cover = Cover { member: at, keys: Keys::default() };
         match verdict {
             Verdict::Unknown => false,
             Verdict::Works if rests => {

@@ -114,6 +114,12 @@ impl Slot {
 #[derive(Debug, Clone)]
 pub(super) struct Cover {
     pub(super) member: usize,
+    pub(super) keys: Keys,
+}
+
+/// What the parts of cells are found by.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Keys {
     pub(super) model: Option<Arc<str>>,
     pub(super) endpoint: Option<Arc<str>>,
     pub(super) bucket: Option<Arc<str>>,
@@ -209,27 +215,18 @@ impl Pool {
         })
     }
 
-    /// Which cells cover this request with that member.
-    pub(super) fn cover(&self, member: usize, ask: &Ask) -> Cover {
-        let path = ask.path.as_deref();
-        let known = |slot: Slot, path: &str| {
+    /// What the cells of a request are found by.
+    pub(super) fn keys(&self, ask: &Ask) -> Keys {
+        let path = |depth| ask.path.as_deref().map(|path| prefix(path, depth));
+        let known = |slot: Slot, depth| {
+            let path = path(depth).filter(|_| !self.keys.is_empty())?;
             self.keys.iter().find(|(kind, at, _)| *kind == slot && **at == *path).map(|(_, _, key)| key.clone())
         };
-        let endpoint = |depth| path.map(|path| prefix(path, depth));
-        Cover {
-            member,
+        Keys {
             model: ask.model.clone(),
-            endpoint: endpoint(ENDPOINT_DEPTH).map(Arc::from),
-            bucket: if self.keys.is_empty() {
-                None
-            } else {
-                endpoint(BUCKET_DEPTH).and_then(|path| known(Slot::Bucket, path))
-            },
-            resource: if self.keys.is_empty() {
-                None
-            } else {
-                endpoint(RESOURCE_DEPTH).and_then(|path| known(Slot::Resource, path))
-            },
+            endpoint: path(ENDPOINT_DEPTH).map(Arc::from),
+            bucket: known(Slot::Bucket, BUCKET_DEPTH),
+            resource: known(Slot::Resource, RESOURCE_DEPTH),
         }
     }
 
@@ -239,14 +236,14 @@ impl Pool {
         let group = || member.group.and_then(|at| self.groups.get(at));
         match slot {
             Slot::Profile => Some(&member.cells.whole),
-            Slot::ProfileModel => member.cells.part(cover.model.as_deref()?),
-            Slot::Endpoint => member.endpoints.part(cover.endpoint.as_deref()?),
-            Slot::Bucket => member.buckets.part(cover.bucket.as_deref()?),
-            Slot::Resource => member.resources.part(cover.resource.as_deref()?),
+            Slot::ProfileModel => member.cells.part(cover.keys.model.as_deref()?),
+            Slot::Endpoint => member.endpoints.part(cover.keys.endpoint.as_deref()?),
+            Slot::Bucket => member.buckets.part(cover.keys.bucket.as_deref()?),
+            Slot::Resource => member.resources.part(cover.keys.resource.as_deref()?),
             Slot::Group => group().map(|group| &group.cells.whole),
-            Slot::GroupModel => group()?.cells.part(cover.model.as_deref()?),
+            Slot::GroupModel => group()?.cells.part(cover.keys.model.as_deref()?),
             Slot::Upstream => Some(&self.upstream.whole),
-            Slot::UpstreamModel => self.upstream.part(cover.model.as_deref()?),
+            Slot::UpstreamModel => self.upstream.part(cover.keys.model.as_deref()?),
         }
     }
 
@@ -256,14 +253,14 @@ impl Pool {
         let member = self.members.get_mut(cover.member)?;
         match slot {
             Slot::Profile => Some(&mut member.cells.whole),
-            Slot::ProfileModel => member.cells.part_mut(cover.model.as_ref()?, make, now),
-            Slot::Endpoint => member.endpoints.part_mut(cover.endpoint.as_ref()?, make, now),
-            Slot::Bucket => member.buckets.part_mut(cover.bucket.as_ref()?, make, now),
-            Slot::Resource => member.resources.part_mut(cover.resource.as_ref()?, make, now),
+            Slot::ProfileModel => member.cells.part_mut(cover.keys.model.as_ref()?, make, now),
+            Slot::Endpoint => member.endpoints.part_mut(cover.keys.endpoint.as_ref()?, make, now),
+            Slot::Bucket => member.buckets.part_mut(cover.keys.bucket.as_ref()?, make, now),
+            Slot::Resource => member.resources.part_mut(cover.keys.resource.as_ref()?, make, now),
             Slot::Group => Some(&mut self.groups.get_mut(group?)?.cells.whole),
-            Slot::GroupModel => self.groups.get_mut(group?)?.cells.part_mut(cover.model.as_ref()?, make, now),
+            Slot::GroupModel => self.groups.get_mut(group?)?.cells.part_mut(cover.keys.model.as_ref()?, make, now),
             Slot::Upstream => Some(&mut self.upstream.whole),
-            Slot::UpstreamModel => self.upstream.part_mut(cover.model.as_ref()?, make, now),
+            Slot::UpstreamModel => self.upstream.part_mut(cover.keys.model.as_ref()?, make, now),
         }
     }
 
@@ -271,15 +268,15 @@ impl Pool {
     /// back to the next wider one that it has.
     pub(super) fn slot(&self, scope: Scope, cover: &Cover) -> Option<Slot> {
         let grouped = self.members.get(cover.member).is_some_and(|member| member.group.is_some());
-        let modelled = cover.model.is_some();
+        let modelled = cover.keys.model.is_some();
         match scope {
             Scope::None => None,
             Scope::Profile => Some(Slot::Profile),
             Scope::ProfileModel if modelled => Some(Slot::ProfileModel),
             Scope::ProfileModel => Some(Slot::Profile),
-            Scope::ProfileEndpoint if cover.endpoint.is_some() => Some(Slot::Endpoint),
-            Scope::ProfileBucket if cover.bucket.is_some() => Some(Slot::Bucket),
-            Scope::ProfileResource if cover.resource.is_some() => Some(Slot::Resource),
+            Scope::ProfileEndpoint if cover.keys.endpoint.is_some() => Some(Slot::Endpoint),
+            Scope::ProfileBucket if cover.keys.bucket.is_some() => Some(Slot::Bucket),
+            Scope::ProfileResource if cover.keys.resource.is_some() => Some(Slot::Resource),
             Scope::ProfileEndpoint | Scope::ProfileBucket | Scope::ProfileResource => Some(Slot::Profile),
             Scope::Group if grouped => Some(Slot::Group),
             Scope::Group => Some(Slot::Profile),
@@ -323,8 +320,8 @@ impl Pool {
     pub(super) fn learn_key(&mut self, slot: Slot, path: Option<&str>, key: &Arc<str>, cover: &mut Cover) {
         let depth = if slot == Slot::Bucket { BUCKET_DEPTH } else { RESOURCE_DEPTH };
         match slot {
-            Slot::Bucket => cover.bucket = Some(key.clone()),
-            Slot::Resource => cover.resource = Some(key.clone()),
+            Slot::Bucket => cover.keys.bucket = Some(key.clone()),
+            Slot::Resource => cover.keys.resource = Some(key.clone()),
             _ => return,
         }
         let Some(path) = path.map(|path| prefix(path, depth)) else { return };

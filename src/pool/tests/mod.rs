@@ -2,5 +2,6 @@
 
 mod basics;
 mod properties;
+mod regressions;
 mod support;
 mod world;

@@ -65,7 +65,7 @@ fn script(seed: u64) -> Vec<(usize, &'static str, u64)> {
         world.now = world.now.max(time);
         happen(&mut world, at);
     }
-    if seed % 8 == 0 {
+    if seed.is_multiple_of(8) {
         restart(&world);
     }
     world.trace
@@ -92,7 +92,7 @@ fn happen(world: &mut World, at: usize) {
                 world.requests[at].dead.push(name.clone());
             }
             let suspects = outcome.class == Class::Success;
-            let step = world.requests[at].attempts.settle(lease, &outcome, world.now);
+            let step = world.requests[at].attempts.settle(*lease, &outcome, world.now);
             let after = holds(&world.pools);
             check_change(world, &name, sent_at, &outcome, suspects, &before, &after);
             follow(world, at, step);
@@ -178,7 +178,7 @@ fn follow(world: &mut World, at: usize, step: Step) {
             let outcome = world.answer(&name);
             let took = [20, 900, 40_000][world.dice.up_to(2) as usize];
             let answer = now.plus(Duration::from_millis(1 + world.dice.up_to(took)));
-            world.requests[at].next = Next::Answer { lease, at: answer, outcome };
+            world.requests[at].next = Next::Answer { lease: Box::new(lease), at: answer, outcome: Box::new(outcome) };
         }
         Step::Wait(wait) => {
             assert!(wait.until <= world.requests[at].attempts.ask().deadline, "14");

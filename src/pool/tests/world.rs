@@ -87,7 +87,6 @@ pub const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 pub struct Request {
     pub attempts: Attempts,
     pub session: Option<u64>,
-    pub model: Option<&'static str>,
     pub fungible: bool,
     pub sent: Vec<String>,
     pub dead: Vec<String>,
@@ -95,7 +94,7 @@ pub struct Request {
 }
 
 pub enum Next {
-    Answer { lease: Lease, at: WallTime, outcome: Outcome },
+    Answer { lease: Box<Lease>, at: WallTime, outcome: Box<Outcome> },
     Wake { at: WallTime },
     Done,
 }
@@ -178,7 +177,6 @@ impl World {
         self.requests.push(Request {
             attempts,
             session,
-            model,
             fungible,
             sent: Vec::new(),
             dead: Vec::new(),
@@ -241,7 +239,7 @@ impl World {
             let pool = state.pool(&provider());
             let all = ask.targets[0].candidates.iter().enumerate().map(|(at, candidate)| {
                 let member = pool.seat(candidate);
-                let cover = pool.cover(member, ask);
+                let cover = state::Cover { member, keys: pool.keys(ask) };
                 (NAMES[at], pool.status(&cover, now))
             });
             all.collect()
@@ -264,7 +262,7 @@ impl World {
             };
             let model = |slot: Slot| match slot {
                 Slot::ProfileModel | Slot::GroupModel | Slot::UpstreamModel => {
-                    used.cover.model.as_deref().map(str::to_owned)
+                    used.cover.keys.model.as_deref().map(str::to_owned)
                 }
                 _ => None,
             };
