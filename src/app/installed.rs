@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 
 use crate::admin::Installed;
+use crate::config::Config;
 use crate::id::AgentName;
+use crate::message::pattern::HostPattern;
 use crate::provider::{Carrier, Catalogue};
 use crate::proxy::View;
 use crate::source::Member;
@@ -69,19 +71,23 @@ pub(super) fn git_hosts(view: &View, agent: &AgentName) -> Vec<String> {
     hosts
 }
 
-/// Every host that the certificate authority must be able to speak for.
-pub(super) fn hosts_in_use(catalogue: &Catalogue, members: &[Member]) -> Vec<String> {
-    let mut hosts: Vec<String> = catalogue.hosts().iter().map(|(host, _)| bare(host)).collect();
-    hosts.extend(members.iter().flat_map(|member| member.audience.iter()).map(bare));
+/// Every host that the certificate authority must be able to speak for: those of the catalogue, of the configuration,
+/// and of what is stored.
+pub fn certificate_hosts(
+    catalogue: &Catalogue,
+    config: &Config,
+    sealed: impl IntoIterator<Item = HostPattern>,
+) -> Vec<String> {
+    let known = catalogue.hosts().into_iter().map(|(host, _)| host);
+    let all = known.chain(config.intercepted_hosts()).chain(sealed);
+    let mut hosts: Vec<String> = all.filter_map(|host| bare(&host)).collect();
     hosts.sort_unstable();
     hosts.dedup();
     hosts
 }
 
-fn bare(pattern: &crate::message::pattern::HostPattern) -> String {
-    match (pattern.exact_host(), pattern.suffix()) {
-        (Some(host), _) => host.to_string(),
-        (None, Some(suffix)) => format!("*.{}", suffix.trim_start_matches('.')),
-        (None, None) => pattern.to_string(),
-    }
+/// A pattern without its port.
+fn bare(pattern: &HostPattern) -> Option<String> {
+    let exact = pattern.exact_host().map(ToString::to_string);
+    exact.or_else(|| pattern.suffix().map(|suffix| format!("*.{}", suffix.trim_start_matches('.'))))
 }

@@ -18,6 +18,7 @@ mod way_out;
 
 pub use errand::ErrandError;
 pub use error::AppError;
+pub use installed::certificate_hosts;
 pub use members::{Found, find_in_environment};
 pub use profiles::profile_json;
 pub use running::{Mode, Options, Running};

@@ -65,7 +65,8 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     let audit = Audit::open(&home.audit_log(), vault.derived_key("audit"), redactor)?;
 
     let members = snapshot::all_members(&from).await?;
-    let mut hosts = installed::hosts_in_use(&catalogue, &members);
+    let sealed = members.iter().flat_map(|member| member.audience.iter().cloned());
+    let mut hosts = installed::certificate_hosts(&catalogue, &config, sealed);
     hosts.extend(listen::tls_name(&config, mode).map(|name| name.to_string()));
     let (authority, loaded) = Authority::load_or_create(&home, &hosts, now)?;
     if let Some((action, why)) = said(&loaded) {

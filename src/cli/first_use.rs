@@ -5,13 +5,13 @@
 use super::changes;
 use super::context::{Context, key_source};
 use super::output::Outcome;
+use crate::app::certificate_hosts;
 use crate::config::Config;
 use crate::home::Home;
 use crate::message::pattern::HostPattern;
-use crate::provider::Catalogue;
 use crate::telemetry::Action;
 use crate::tls::{Authority, Inherited, Loaded, write_bundle};
-use crate::vault::{Opening, Stored, Vault};
+use crate::vault::{Opening, Vault};
 
 /// Opens the vault of the home, and makes what is missing.
 ///
@@ -37,7 +37,8 @@ pub async fn open(context: &mut Context, home: &Home, config: &Config) -> Outcom
 async fn authority(context: &mut Context, home: &Home, config: &Config, vault: &Vault) -> Outcome {
     let catalogue = context.catalogue(config)?;
     let stored = vault.list().await?;
-    let hosts = hosts(&catalogue, config, &stored);
+    let sealed = stored.iter().flat_map(|stored| &stored.hosts).filter_map(|host| HostPattern::parse(host).ok());
+    let hosts = certificate_hosts(&catalogue, config, sealed);
     let (authority, loaded) = Authority::load_or_create(home, &hosts, context.now())?;
     match loaded {
         Loaded::Existing => {}
@@ -55,20 +56,4 @@ async fn authority(context: &mut Context, home: &Home, config: &Config, vault: &
         }
     }
     Ok(())
-}
-
-/// Every host that the CA must be able to speak for, so that the first `run` finds it as it needs it.
-fn hosts(catalogue: &Catalogue, config: &Config, stored: &[Stored]) -> Vec<String> {
-    let sealed = stored.iter().flat_map(|stored| &stored.hosts).filter_map(|host| HostPattern::parse(host).ok());
-    let all = catalogue.hosts().into_iter().map(|(host, _)| host).chain(config.intercepted_hosts()).chain(sealed);
-    let mut names: Vec<String> = all.filter_map(|host| bare(&host)).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// The host without its port.
-fn bare(host: &HostPattern) -> Option<String> {
-    let exact = host.exact_host().map(ToString::to_string);
-    exact.or_else(|| host.suffix().map(|suffix| format!("*.{}", suffix.trim_start_matches('.'))))
 }

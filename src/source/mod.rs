@@ -8,7 +8,7 @@ mod stray;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -29,6 +29,8 @@ use crate::vault::{Scope, Vault, VaultError};
 pub const KEEP: Duration = Duration::from_secs(60);
 /// Opened values kept at once; beyond it all are let go and opened again on demand.
 const MOST_OPEN: usize = 256;
+/// Sets of sent forms that are kept for one value: more than any provider's placements give.
+const MOST_FORMS: usize = 8;
 
 /// Why a value could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -53,19 +55,38 @@ pub struct Ready {
     /// The credential with its audience.
     pub credential: Credential,
     placeholder: String,
-    patterns: OnceLock<Arc<Patterns>>,
+    patterns: Mutex<Vec<Searched>>,
+}
+
+/// The search for one set of sent forms.
+struct Searched {
+    sent: Vec<Arc<Secret>>,
+    patterns: Arc<Patterns>,
+}
+
+impl Searched {
+    fn is_for(&self, sent: &[Arc<Secret>]) -> bool {
+        let same = |(a, b): (&Arc<Secret>, &Arc<Secret>)| Arc::ptr_eq(a, b) || a.is_same(b);
+        self.sent.len() == sent.len() && self.sent.iter().zip(sent).all(same)
+    }
 }
 
 impl Ready {
-    /// What responses are searched for: every form in which the value was sent, made at the first use.
+    /// What responses are searched for: every form in which the value was `sent`. A value is sent in few forms (as a
+    /// key at one host, in a pair at another), and for each the search is made once.
     #[must_use]
     pub fn patterns(&self, sent: &[Arc<Secret>]) -> Arc<Patterns> {
-        let make = || {
-            let item =
-                |secret: &Arc<Secret>| Item { secret: Arc::clone(secret), replacement: self.placeholder.clone() };
-            Patterns::new(&sent.iter().map(item).collect::<Vec<_>>())
-        };
-        Arc::clone(self.patterns.get_or_init(make))
+        let mut made = self.patterns.lock();
+        if let Some(searched) = made.iter().find(|searched| searched.is_for(sent)) {
+            return Arc::clone(&searched.patterns);
+        }
+        let item = |secret: &Arc<Secret>| Item { secret: Arc::clone(secret), replacement: self.placeholder.clone() };
+        let patterns = Patterns::new(&sent.iter().map(item).collect::<Vec<_>>());
+        if made.len() >= MOST_FORMS {
+            made.clear();
+        }
+        made.push(Searched { sent: sent.to_vec(), patterns: Arc::clone(&patterns) });
+        patterns
     }
 }
 
@@ -223,7 +244,7 @@ impl Credentials {
             member.version,
         );
         let ready =
-            Arc::new(Ready { credential, placeholder: self.placeholder(agent, member), patterns: OnceLock::new() });
+            Arc::new(Ready { credential, placeholder: self.placeholder(agent, member), patterns: Mutex::default() });
         self.open.keep(key, &ready, now);
         Ok((ready, how))
     }
