@@ -92,7 +92,7 @@ pub fn strip(parts: Parts, permit: &Permit, provider: Option<&Provider>) -> Resu
     strip_for(parts, provider, permit.scrub())
 }
 
-/// A provider's own test call, ready for [`inject`](super::inject).
+/// A provider's own test call, ready for [`inject`](super::inject()).
 ///
 /// # Errors
 /// [`StripError::Target`] when its target is none.

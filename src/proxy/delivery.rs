@@ -160,7 +160,7 @@ impl Delivery {
     /// the length too where that was all of it.
     ///
     /// # Errors
-    /// [`DeliveryError`] when it broke off, with the account for an answer in its place.
+    /// When it broke off, with the account for an answer in its place.
     pub async fn prime(self, enough: usize) -> Result<(Self, Option<usize>), (DeliveryError, Account)> {
         let Kind::Stream(mut stream) = self.0 else { return Ok((self, None)) };
         let mut size = 0usize;

@@ -24,6 +24,7 @@ const FLOORS: &[(u8, &[&str])] = &[
 
 /// The files in which a secret's bytes are taken out of their type, and why there.
 const EXPOSES: &[(&str, &str)] = &[
+    ("src/app/control.rs", "a session's token, for the process that asked for it"),
     ("src/cli/agent.rs", "a new agent's token, shown once"),
     ("src/launch/environment.rs", "the agent's own token, in its own environment"),
     ("src/placeholder.rs", "keys the hash that placeholders are made with"),
@@ -34,6 +35,9 @@ const EXPOSES: &[(&str, &str)] = &[
     ("src/scrub/redact.rs", "what to look for in our own lines"),
     ("src/telemetry/chain.rs", "keys of the chain of records"),
     ("src/upstream/chain/url.rs", "the password for another proxy, to that proxy"),
+    ("src/vault/agents.rs", "the digest of a new token"),
+    ("src/vault/payload.rs", "what is sealed into a record"),
+    ("src/vault/value.rs", "what a person typed, made clean; the masked form"),
     ("src/upstream/channel.rs", "the password for another proxy, in a request that it takes whole"),
 ];
 
@@ -78,7 +82,9 @@ fn imports_run_downward_only() {
 
 #[test]
 fn secrets_are_exposed_in_the_listed_files_only() {
-    let exposing = sources("src").into_iter().filter(|source| source.code.contains(".expose()"));
+    let is_test = |name: &str| name.contains("/tests/") || name.ends_with("tests.rs");
+    let program = sources("src").into_iter().filter(|source| !is_test(&source.name));
+    let exposing = program.filter(|source| source.code.contains(".expose()"));
     let found: BTreeSet<String> = exposing.map(|source| source.name).collect();
     let listed: BTreeSet<String> = EXPOSES.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(found, listed);
