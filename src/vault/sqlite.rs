@@ -292,3 +292,6 @@ fn failure(path: &Path, error: rusqlite::Error) -> VaultError {
         _ => VaultError::Storage { reason: error.to_string() },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,10 @@ use crate::vault::error::VaultError;
 /// "KFvt": marks the file as one of ours.
 const APPLICATION: i64 = 0x4b46_7674;
 
-/// One script per schema version; the first makes an empty file one of version 1. A released script never changes.
+/// One script per schema version. The versions are in a table with row numbers, since a row of a table without them that
+/// is larger than a quarter of a page gets a page of its own.
+///
+/// The first makes an empty file one of version 1. A released script never changes.
 const SCRIPTS: &[&str] = &["
 CREATE TABLE schema_version (version INTEGER NOT NULL) STRICT;
 CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
@@ -25,7 +28,7 @@ CREATE TABLE credential (
   UNIQUE (name, scope)) STRICT, WITHOUT ROWID;
 CREATE TABLE version (
   record BLOB NOT NULL, version INTEGER NOT NULL, term INTEGER NOT NULL, created INTEGER NOT NULL,
-  sealed BLOB NOT NULL, preview BLOB NOT NULL, mac BLOB NOT NULL, PRIMARY KEY (record, version)) STRICT, WITHOUT ROWID;
+  sealed BLOB NOT NULL, preview BLOB NOT NULL, mac BLOB NOT NULL, PRIMARY KEY (record, version)) STRICT;
 CREATE TABLE agent (name TEXT NOT NULL PRIMARY KEY, created INTEGER NOT NULL, revoked INTEGER, mac BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE token (
   digest BLOB NOT NULL PRIMARY KEY, agent TEXT NOT NULL, session INTEGER NOT NULL, created INTEGER NOT NULL,

@@ -284,3 +284,18 @@ fn hits(dir: &std::path::Path, hidden: &[Vec<u8>], except: &std::path::Path) -> 
     }
     count
 }
+
+/// The daemon moves what it waits for between threads.
+#[test]
+fn what_the_vault_is_waited_for_with_can_move_between_threads() {
+    fn movable<F: Send>(future: impl FnOnce(&'static Vault) -> F) {
+        let _ = future;
+    }
+    movable(|vault| vault.set(draft("a"), secret("value"), NOW));
+    movable(|vault| async { vault.delete(&name("a"), &Scope::Shared).await });
+    movable(|vault| async { vault.rollback(&name("a"), &Scope::Shared, 1, NOW).await });
+    movable(|vault| async { vault.rotate_agent(&agent("a"), NOW).await });
+    movable(|vault| async { vault.revoke_agent(&agent("a"), NOW).await });
+    movable(|vault| vault.snapshot());
+    movable(|vault| vault.verify());
+}
