@@ -139,6 +139,7 @@ pub async fn deliver(
         account.record().redactions = account.record().redactions.saturating_add(hits);
         head.headers.remove(ACCEPT_RANGES);
     }
+    let mut is_coded_head = false;
     let decoder = match codings {
         _ if patterns.is_none() => None,
         Ok(None) => None,
@@ -152,6 +153,7 @@ pub async fn deliver(
             head.headers.remove(CONTENT_ENCODING);
             strip_validators(&mut head.headers);
             if bodiless {
+                is_coded_head = true;
                 head.headers.remove(CONTENT_LENGTH);
             }
             Some(Decoder::new(&codings)).filter(|_| !bodiless)
@@ -172,8 +174,9 @@ pub async fn deliver(
                 // The whole body was read for judging: its length is known however it came.
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(prefix.len()));
             }
-            let parts =
-                Parts { prefix: Some(prefix), source: body, decoder, patterns, watch, account, kept, upload, idle };
+            // The length of what is coded is not that of what GET would bring: the body must not say it either.
+            let (prefix, patterns) = (Some(prefix), patterns.filter(|_| is_coded_head));
+            let parts = Parts { prefix, source: body, decoder, patterns, watch, account, kept, upload, idle };
             Ok(Response::from_parts(head, Delivery::stream(parts)))
         }
     }

@@ -1,7 +1,7 @@
 //! Placeholders outside of their slot: nothing of a request goes to a host that a placeholder in it is not for.
 
 use super::{ACME, CONFIG, Stage};
-use crate::harness::{Answered, until};
+use crate::harness::{Answered, Canary, until};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -93,10 +93,11 @@ fn a_streamed_body_is_cut_off_before_a_foreign_placeholder_is_complete() {
 #[test]
 fn a_placeholder_at_a_host_without_a_credential_is_refused() {
     // EX-16
-    let config = CONFIG.replace("{host: tunnel.example, action: tunnel}", "{host: tunnel.example, action: allow}");
-    let stage = Stage::with(&config, |_, _| {});
+    // github.com has pages that no credential of it is for.
+    let key = Canary::github();
+    let stage = Stage::with(CONFIG, |upstream, home| home.stock(upstream, "github:work", &key, &[]));
     let (own, _) = placeholders(&stage, "coder");
-    let host = "tunnel.example";
+    let host = "github.com";
     with_field(&stage, host, &format!("Authorization: Bearer {own}")).assert_refused(403, CODE);
     post(&stage, host, &own).assert_refused(403, CODE);
     let mut wire = stage.wire();
