@@ -13,11 +13,11 @@ use crate::provider::outcome::{Class, Outcome};
 /// What the proxy does next for a request.
 #[derive(Debug)]
 pub enum Step {
-    /// Send it with this profile, then [`Attempts::settle`].
+    /// Send it with this profile, then [`Attempts::settle`](super::Attempts::settle).
     Send(Lease),
-    /// Renew the value of this profile, then [`Attempts::renewed`].
+    /// Renew the value of this profile, then [`Attempts::renewed`](super::Attempts::renewed).
     Renew(Renewal),
-    /// Wait, then [`Attempts::resume`].
+    /// Wait, then [`Attempts::resume`](super::Attempts::resume).
     Wait(Wait),
     /// Give the client what the last attempt brought, an answer or an error of its own.
     Forward(Committed),
