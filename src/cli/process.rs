@@ -90,6 +90,7 @@ pub fn environment(session: &Session, files: &ChildFiles, wanted: &Wanted<'_>) -
         token: &token,
         proxy: reachable(session.listeners.proxy),
         base_url: None,
+        open: session.listeners.open,
         trust: files.trust(),
         installs: &installs,
         hosts: &hosts,

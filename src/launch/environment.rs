@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::files::TrustFiles;
+use super::java;
 use super::variables::{BUNDLE, EXTRA, NO_PROXY, PROXY, SWITCHES, covers_any, is_reserved, is_stale};
 use crate::id::AgentName;
 use crate::secret::Secret;
@@ -34,6 +35,8 @@ pub struct Inputs<'a> {
     pub token: &'a Secret,
     /// The proxy's listener.
     pub proxy: SocketAddr,
+    /// The listener that knows the process without its token, for programs that cannot authenticate.
+    pub open: Option<SocketAddr>,
     /// The base-URL listener, when the process cannot use the proxy.
     pub base_url: Option<SocketAddr>,
     /// The certificate files that the process can read.
@@ -72,6 +75,7 @@ impl Environment {
         plan.identity();
         plan.proxies();
         plan.trust();
+        plan.java();
         plan.git();
         plan.placeholders();
         plan.defaults();
@@ -199,6 +203,13 @@ impl Plan<'_> {
         }
     }
 
+    fn java(&mut self) {
+        let (Some(proxy), Some(store)) = (self.inputs.open, &self.inputs.trust.java_store) else { return };
+        let before = self.inherited("JAVA_TOOL_OPTIONS").map(OsStr::to_string_lossy).unwrap_or_default();
+        let options = java::options(&before, proxy, store);
+        self.put("JAVA_TOOL_OPTIONS", options);
+    }
+
     fn git(&mut self) {
         let before = self.inherited("GIT_CONFIG_COUNT").and_then(OsStr::to_str).and_then(|text| text.parse().ok());
         // Git itself stops at a count that is not sane; a thousand is more than any caller sets.
@@ -292,6 +303,7 @@ mod tests {
         pass: Vec<String>,
         defaults: Vec<(String, String)>,
         base_url: Option<SocketAddr>,
+        open: Option<SocketAddr>,
     }
 
     impl Case {
@@ -308,6 +320,7 @@ mod tests {
                 pass: Vec::new(),
                 defaults: Vec::new(),
                 base_url: None,
+                open: None,
             }
         }
 
@@ -319,10 +332,12 @@ mod tests {
                 token: &Secret::from("kfa_token".to_owned()),
                 proxy: "127.0.0.1:7878".parse().unwrap(),
                 base_url: self.base_url,
+                open: self.open,
                 trust: &TrustFiles {
                     bundle: PathBuf::from("/run/x/bundle.pem"),
                     extra: PathBuf::from("/run/x/extra.pem"),
                     wgetrc: Some(PathBuf::from("/run/x/wgetrc")),
+                    java_store: Some(PathBuf::from("/run/x/roots.jks")),
                     php_dir: Some(PathBuf::from("/run/x/php")),
                 },
                 installs: &self.installs,
@@ -482,6 +497,16 @@ mod tests {
         assert_eq!(result["EDITOR"], "true");
         assert_eq!(result["HTTPS_PROXY"], "http://coder:kfa_token@127.0.0.1:7878");
         assert!(!result.contains_key("LD_PRELOAD"));
+    }
+
+    #[test]
+    fn java_goes_through_the_listener_that_needs_no_token() {
+        let mut case = Case::with(&[("JAVA_TOOL_OPTIONS", "-Xmx1g")]);
+        assert_eq!(case.result()["JAVA_TOOL_OPTIONS"], "-Xmx1g");
+        case.open = Some("127.0.0.1:7881".parse().unwrap());
+        let options = case.result()["JAVA_TOOL_OPTIONS"].clone();
+        assert!(options.starts_with("-Xmx1g -Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort=7881 "), "{options}");
+        assert!(options.contains("trustStore=/run/x/roots.jks") && !options.contains("kfa_"), "{options}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::java::trust_store;
 use super::variables::BUNDLE;
 
 /// Where the files are.
@@ -21,6 +22,8 @@ pub struct TrustFiles {
     pub extra: PathBuf,
     /// wget's settings: the caller's, and the bundle.
     pub wgetrc: Option<PathBuf>,
+    /// The bundle as a Java key store.
+    pub java_store: Option<PathBuf>,
     /// A directory with PHP's settings that name the bundle.
     pub php_dir: Option<PathBuf>,
 }
@@ -88,6 +91,7 @@ impl ChildFiles {
             bundle: dir.join("bundle.pem"),
             extra: dir.join("ca.pem"),
             wgetrc: Some(dir.join("wgetrc")),
+            java_store: Some(dir.join("roots.jks")),
             php_dir: Some(dir.join("php")),
         };
         let made = Self { dir, trust, lasting };
@@ -95,6 +99,7 @@ impl ChildFiles {
         DirBuilder::new().mode(0o700).recursive(true).create(&php_dir)?;
         let bundle = made.trust.bundle.display();
         write_file(&made.trust.bundle, contents.bundle.as_bytes())?;
+        write_file(&made.dir.join("roots.jks"), &trust_store(&contents.bundle))?;
         write_file(&made.trust.extra, contents.extra.as_bytes())?;
         write_file(&made.dir.join("wgetrc"), format!("{}ca_certificate = {bundle}\n", contents.wgetrc).as_bytes())?;
         let php = format!("curl.cainfo = \"{bundle}\"\nopenssl.cafile = \"{bundle}\"\n");

@@ -6,6 +6,7 @@ pub mod child;
 pub mod environment;
 pub mod exports;
 pub mod files;
+mod java;
 mod variables;
 
 pub use variables::{is_reserved, upper_snake, variable_of};

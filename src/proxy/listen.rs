@@ -203,7 +203,7 @@ async fn tcp(
         }
         ListenerKind::ProxyTls(host) => {
             let now = shared.clock.now();
-            let Ok(config) = shared.leaves.config_for(host, now).await else {
+            let Ok(config) = shared.leaves.load_full().config_for(host, now).await else {
                 tracing::error!(%host, "no certificate for listen.proxy_tls");
                 return;
             };

@@ -117,13 +117,18 @@ impl Owner {
 /// The user whose socket is at `peer` and connected to `target`, both on this machine and in our network namespace.
 /// `None` where that cannot be established.
 pub async fn owner(peer: SocketAddr, target: SocketAddr) -> Option<Owner> {
-    let table = if peer.is_ipv4() { "/proc/self/net/tcp" } else { "/proc/self/net/tcp6" };
+    // A program may reach an IPv4 address through an IPv6 socket, as Java does.
+    let as_written = (if peer.is_ipv4() { "tcp" } else { "tcp6" }, peer, target);
+    let mapped = peer.is_ipv4().then(|| ("tcp6", in_ipv6(peer), in_ipv6(target)));
     for _ in 0..READS {
-        let text = tokio::fs::read_to_string(table).await.ok()?;
-        match find(&text, peer, target) {
-            Found::Nobody => {}
-            Found::Unclear => return None,
-            Found::One(owner) => return Some(owner).filter(|owner| owner.uid != OVERFLOW_UID),
+        for (table, peer, target) in std::iter::once(as_written).chain(mapped) {
+            // A machine without IPv6 has no table of it.
+            let Ok(text) = tokio::fs::read_to_string(format!("/proc/self/net/{table}")).await else { continue };
+            match find(&text, peer, target) {
+                Found::Nobody => {}
+                Found::Unclear => return None,
+                Found::One(owner) => return Some(owner).filter(|owner| owner.uid != OVERFLOW_UID),
+            }
         }
     }
     None
@@ -158,6 +163,14 @@ fn find(table: &str, peer: SocketAddr, target: SocketAddr) -> Found {
         };
     }
     found
+}
+
+/// An IPv4 address in IPv6 clothes.
+fn in_ipv6(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) => SocketAddr::new(IpAddr::V6(ip.to_ipv6_mapped()), address.port()),
+        IpAddr::V6(_) => address,
+    }
 }
 
 /// An address as the kernel's table writes it: words of 32 bits in the machine's order.
@@ -200,6 +213,18 @@ mod tests {
             drop(client);
             assert_eq!(owner(peer, target).await, None);
         }
+    }
+
+    #[tokio::test]
+    async fn a_program_with_ipv6_sockets_is_found_on_an_ipv4_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let Ok(socket) = tokio::net::TcpSocket::new_v6() else { return };
+        let client = socket.connect(in_ipv6(target));
+        let (client, accepted) = tokio::join!(client, listener.accept());
+        let (Ok(_client), Ok((_server, peer))) = (client, accepted) else { panic!() };
+        assert!(peer.is_ipv4());
+        assert_eq!(owner(peer, target).await.unwrap().uid, rustix::process::geteuid().as_raw());
     }
 
     #[cfg(target_endian = "little")]

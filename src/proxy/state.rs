@@ -72,7 +72,7 @@ pub struct Shared {
     /// Connections to upstreams.
     pub upstream: Upstream,
     /// Our own certificates.
-    pub leaves: Leaves,
+    pub leaves: ArcSwap<Leaves>,
     /// Where records go.
     pub books: Books,
     /// Where intents go.

@@ -162,7 +162,7 @@ pub async fn open(shared: &Shared, agent: Agent, origin: Origin, account: &mut A
             Ok(Open::Blind { upstream })
         }
         TunnelDecision::Intercept => {
-            let config = shared.leaves.config_for(origin.host(), now).await.map_err(|error| {
+            let config = shared.leaves.load_full().config_for(origin.host(), now).await.map_err(|error| {
                 tracing::warn!(host = %origin.host(), %error, "no leaf certificate");
                 Answer::saying(Code::Internal, "no certificate could be made for this host")
                     .hint("ask the operator to run: keyferry ca show")

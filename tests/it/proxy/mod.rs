@@ -9,6 +9,7 @@ mod connect;
 mod daemon;
 mod echo;
 mod identity;
+mod java;
 mod log;
 mod misplaced;
 mod names;
