@@ -121,6 +121,8 @@ pub trait Control: Send + Sync {
     fn metrics(&self) -> String;
     /// `keyferry status`.
     fn status(&self) -> Value;
+    /// The configuration in force, as a tree with the file's own keys.
+    fn config(&self) -> Value;
     /// `keyferry profile list`.
     fn profiles(&self) -> Value;
     /// Clears, disables or enables one profile.

@@ -62,6 +62,14 @@ impl Client {
         self.ask(Method::GET, "/v1/status", Value::Null).await
     }
 
+    /// The configuration in force.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn config(&mut self) -> Result<Value, ClientError> {
+        self.ask(Method::GET, "/v1/config", Value::Null).await
+    }
+
     /// `profile list` as JSON.
     ///
     /// # Errors

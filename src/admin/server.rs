@@ -158,6 +158,7 @@ async fn command(request: Request<Incoming>, control: &dyn Control) -> Response<
     let text_of = |key: &str| given.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
     let result = match (&parts.method, parts.uri.path()) {
         (&Method::GET, "/v1/status") => Ok(control.status()),
+        (&Method::GET, "/v1/config") => Ok(control.config()),
         (&Method::GET, "/v1/profiles") => Ok(control.profiles()),
         (&Method::POST, "/v1/profiles") => control.profile(&text_of("profile"), &text_of("action")).map(|()| json!({})),
         (&Method::POST, "/v1/profiles/test") => control.test(&text_of("profile")).await,

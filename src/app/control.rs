@@ -56,7 +56,7 @@ impl Control for AppControl {
         let core = &self.core;
         let view = core.shared.view.load();
         let state = core.state.lock();
-        let info = core.authority.info();
+        let info = core.ca_info();
         let reload = state
             .last_reload
             .as_ref()
@@ -117,6 +117,10 @@ impl Control for AppControl {
         let outcome = errand::test(&self.core, profile).await.map_err(|error| refused(422, error, None))?;
         let status = outcome.status.map(|status| status.as_u16());
         Ok(json!({"profile": profile, "outcome": outcome.label(), "status": status}))
+    }
+
+    fn config(&self) -> Value {
+        self.core.state.lock().config.to_value()
     }
 
     async fn reload(&self) -> Result<Value, ControlError> {
@@ -188,16 +192,20 @@ async fn reload(core: &Arc<Core>) -> Result<Vec<&'static str>, ControlError> {
         .map_err(|faults| refused(422, &faults, Some("keyferry config check".to_owned())))?;
     let fail = |error: &crate::app::AppError| refused(422, error, error.hint());
     let catalogue = snapshot::catalogue(&fresh).map_err(|error| fail(&error))?;
-    let fresh = Arc::new(fresh);
-    let view = snapshot::build(core.ingredients(&fresh, &catalogue)).await.map_err(|error| fail(&error))?;
     let restart = {
         let state = core.state.lock();
         config::restart_needed(&state.config, &fresh)
     };
+    // What waits for the next start is not in force, and is still waiting at the next reload.
+    let running = Arc::clone(&core.state.lock().config);
+    let fresh = Arc::new(fresh.keeping_from(&running));
+    let view = snapshot::build(core.ingredients(&fresh, &catalogue)).await.map_err(|error| fail(&error))?;
     core.shared.pools.reconfigure(parts::pool_settings(&fresh));
-    core.swap(view);
-    let mut state = core.state.lock();
-    state.config = fresh;
-    state.catalogue = catalogue;
+    {
+        let mut state = core.state.lock();
+        state.config = fresh;
+        state.catalogue = catalogue;
+    }
+    core.swap(view).await;
     Ok(restart)
 }

@@ -13,6 +13,8 @@ use crate::vault::PoolRow;
 const TICK: Duration = Duration::from_secs(1);
 /// Idle connections and opened values are looked at this often.
 const SWEEP_EVERY: u32 = 10;
+/// A root certificate has 30 days left when it is renewed.
+const ROOT_EVERY: u32 = 3600;
 
 /// Runs until the process stops.
 pub(super) async fn run(core: Arc<Core>) {
@@ -29,6 +31,10 @@ pub(super) async fn run(core: Arc<Core>) {
         if count.is_multiple_of(SWEEP_EVERY) {
             core.shared.upstream.reuse().sweep();
             core.open.sweep(Instant::now());
+        }
+        if count.is_multiple_of(ROOT_EVERY) {
+            let view = core.shared.view.load_full();
+            core.suit_root(&view).await;
         }
         save_pools(&core).await;
         let now = core.vault.data_version().await.ok();

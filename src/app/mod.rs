@@ -12,6 +12,7 @@ mod listen;
 mod members;
 mod parts;
 mod profiles;
+mod root;
 mod running;
 mod snapshot;
 mod way_out;

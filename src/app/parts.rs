@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use crate::app::error::AppError;
 use crate::app::installed;
 use crate::app::listen::{self, Bound};
+use crate::app::root::{self, Root};
 use crate::app::running::{Core, Mode, Options, State};
 use crate::app::snapshot::{self, Ingredients};
 use crate::app::way_out;
@@ -21,8 +22,8 @@ use crate::pool::{Jitter, Ladders, PoolSettings, Pools, Readiness, Strategy};
 use crate::proxy::{Books, Limits, Shared, View};
 use crate::source::OpenValues;
 use crate::spawn::Spawner;
-use crate::telemetry::{AccessLog, Action, Audit, Change, Metrics, ProfileState, Recorder};
-use crate::tls::{Authority, Leaves, Loaded, Trust, write_bundle};
+use crate::telemetry::{AccessLog, Audit, Change, Metrics, ProfileState, Recorder};
+use crate::tls::{Authority, Leaves, Trust, write_bundle};
 use crate::upstream::Upstream;
 use crate::upstream::body::Budget;
 use crate::upstream::dial::Dialer;
@@ -69,14 +70,14 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     let mut hosts = installed::certificate_hosts(&catalogue, &config, sealed);
     hosts.extend(listen::tls_name(&config, mode).map(|name| name.to_string()));
     let (authority, loaded) = Authority::load_or_create(&home, &hosts, now)?;
-    if let Some((action, why)) = said(&loaded) {
+    if let Some((action, why)) = root::said(&loaded) {
         tracing::info!(%why, "a new root certificate");
         let fingerprint = authority.info().fingerprint;
         let change = Change { at: now, action, subject: "ca.pem", actor: "daemon", detail: Some(&fingerprint) };
         audit.change(change)?;
     }
     recorder.metrics().set_ca_not_after(authority.info().not_after);
-    let bundle_file = write_bundle(&home, inherited, authority.root_pem())?;
+    let bundle_file = write_bundle(&home, inherited.clone(), authority.root_pem())?;
     let leaves = Leaves::constrained_to(Arc::clone(&authority), &hosts)?;
 
     let roots: Vec<_> = config.upstream.extra_roots.iter().map(|path| home.resolve(path)).collect();
@@ -104,7 +105,7 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
         view: ArcSwap::from_pointee(view),
         pools,
         upstream,
-        leaves,
+        leaves: ArcSwap::from_pointee(leaves),
         books,
         audit: Arc::new(audit),
         clock,
@@ -120,7 +121,8 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
         vault,
         open,
         found,
-        authority,
+        root: Mutex::new(Root { authority, hosts }),
+        inherited,
         ca_file: home.ca_cert(),
         bundle_file,
         home,
@@ -176,14 +178,6 @@ pub(super) fn pool_settings(config: &Config) -> HashMap<ProviderId, PoolSettings
         ..PoolSettings::default()
     };
     config.pools.iter().map(|(provider, pool)| (provider.clone(), settings(pool))).collect()
-}
-
-fn said(loaded: &Loaded) -> Option<(Action, String)> {
-    match loaded {
-        Loaded::Existing => None,
-        Loaded::Created => Some((Action::CaCreated, "this home had none".to_owned())),
-        Loaded::Renewed { reason } => Some((Action::CaRenewed, reason.to_string())),
-    }
 }
 
 /// 80 % of the file descriptors, half of that for agents since each may need one upstream; at most 16,384.

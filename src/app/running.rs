@@ -12,6 +12,7 @@ use crate::app::control::AppControl;
 use crate::app::error::AppError;
 use crate::app::members::Found;
 use crate::app::parts;
+use crate::app::root::Root;
 use crate::app::snapshot::{self, Ingredients};
 use crate::app::{ErrandError, errand, installed, keep};
 use crate::config::Config;
@@ -21,7 +22,6 @@ use crate::policy::Fallback;
 use crate::provider::Catalogue;
 use crate::proxy::{self, Counts, Shared};
 use crate::source::OpenValues;
-use crate::tls::Authority;
 use crate::vault::Vault;
 
 /// Longer than a disk needs, shorter than a person's patience.
@@ -69,7 +69,8 @@ pub(super) struct Core {
     pub vault: Vault,
     pub open: Arc<OpenValues>,
     pub found: Vec<Found>,
-    pub authority: Arc<Authority>,
+    pub root: Mutex<Root>,
+    pub inherited: crate::tls::Inherited,
     pub home: Home,
     pub config_file: PathBuf,
     pub mode: Mode,
@@ -96,7 +97,7 @@ impl Core {
             (Arc::clone(&state.config), Arc::clone(&state.catalogue))
         };
         let view = snapshot::build(self.ingredients(&config, &catalogue)).await?;
-        self.swap(view);
+        self.swap(view).await;
         Ok(())
     }
 
@@ -108,7 +109,9 @@ impl Core {
         Ingredients { config, fallback, catalogue, vault: &self.vault, found: &self.found, open: &self.open }
     }
 
-    pub fn swap(&self, view: proxy::View) {
+    /// Puts a snapshot in force, with a root certificate that fits it first.
+    pub async fn swap(&self, view: proxy::View) {
+        self.suit_root(&view).await;
         parts::observe(&self.shared, &view);
         self.shared.view.store(Arc::new(view));
     }

@@ -1,20 +1,21 @@
-//! `config check|show|schema`.
+//! `config check|show|schema|diff`.
 
 use serde_json::json;
 
 use super::args::Config as Command;
 use super::context::Context;
+use super::difference;
 use super::failure::CONFIGURATION;
 use super::output::{Failure, Outcome};
 use crate::config::{self, Fault, Faults};
 
 /// `keyferry config ..`
-pub fn config(command: &Command, context: &mut Context) -> Outcome {
+pub async fn config(command: &Command, context: &mut Context) -> Outcome {
     match command {
         Command::Check => check(context),
         Command::Show => show(context),
         Command::Schema => context.output.json(&config::schema()),
-        Command::Diff(_) => Err(Failure::not_yet("keyferry config diff")),
+        Command::Diff(command) => difference::diff(command, context).await,
         Command::Test(_) => Err(Failure::not_yet("keyferry config test")),
     }
 }

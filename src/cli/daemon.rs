@@ -41,6 +41,11 @@ impl Daemon {
         Ok(self.client.status().await?)
     }
 
+    /// The configuration in force.
+    pub async fn config(&mut self) -> Outcome<Value> {
+        Ok(self.client.config().await?)
+    }
+
     /// The state of each profile.
     pub async fn profiles(&mut self) -> Outcome<Value> {
         Ok(self.client.profiles().await?)

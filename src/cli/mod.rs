@@ -10,12 +10,14 @@ mod config;
 mod context;
 mod daemon;
 mod demo;
+mod difference;
 mod env;
 mod explain;
 mod failure;
 mod first_use;
 mod init;
 mod input;
+mod man;
 mod offline;
 mod output;
 mod process;
@@ -26,6 +28,7 @@ mod secret;
 mod serve;
 mod shapes;
 mod status;
+mod trust;
 
 use std::ffi::OsString;
 
@@ -129,8 +132,8 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Env(command) => block_on(One, env::env(command, context)),
         Command::Status => block_on(One, status::status(context)),
         Command::Reload => block_on(One, status::reload(context)),
-        Command::Config(command) => config::config(&command, context),
-        Command::Ca(command) => ca::ca(&command, context),
+        Command::Config(command) => block_on(One, config::config(&command, context)),
+        Command::Ca(command) => block_on(One, ca::ca(&command, context)),
         Command::Provider(command) => provider::provider(&command, context),
         Command::Explain(command) => explain::explain(command.code.as_deref(), context),
         Command::Completion(command) => explain::completion(command.shell, context),
@@ -148,7 +151,7 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Dashboard(_) => later("dashboard"),
         Command::Login(_) => later("login"),
         Command::Verify(_) => later("verify"),
-        Command::Man(_) => later("man"),
+        Command::Man(command) => man::man(&command, context),
         Command::Enroll(_) => later("enroll"),
     }
     .map(|()| 0)

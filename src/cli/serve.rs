@@ -1,8 +1,10 @@
 //! `serve`: the daemon in the foreground.
 
+use std::io::Read as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::context::Context;
@@ -18,6 +20,9 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// How often the configuration file is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// More than any configuration; what lies behind is not looked at.
+const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// `keyferry serve`
 pub async fn serve(context: &mut Context) -> Outcome {
@@ -106,23 +111,24 @@ fn say_ready(running: &Running, context: &mut Context) {
     context.output.next("a token for an agent: keyferry agent create NAME; or variables: keyferry env --agent NAME");
 }
 
-/// A file whose changes are noticed when it has come to rest: an editor may write it in several steps.
+/// A file whose changes are noticed when it has come to rest: an editor may write it in several steps. What stands in it
+/// counts, not its dates, and a link in its path may be swapped, as Kubernetes does.
 struct Watched {
-    taken: Option<Mark>,
-    seen: Option<Mark>,
+    taken: Option<Digest>,
+    seen: Option<Digest>,
 }
 
-type Mark = (Option<SystemTime>, u64, u64);
+type Digest = [u8; 32];
 
 impl Watched {
     fn new(path: &Path) -> Self {
-        let mark = mark(path);
-        Self { taken: mark, seen: mark }
+        let digest = digest(path);
+        Self { taken: digest, seen: digest }
     }
 
     /// Whether the file differs from what was taken last, and looks as it did at the previous look.
     fn changed(&mut self, path: &Path) -> bool {
-        let now = mark(path);
+        let now = digest(path);
         let rested = now == self.seen;
         self.seen = now;
         if !rested || now == self.taken {
@@ -133,10 +139,10 @@ impl Watched {
     }
 }
 
-fn mark(path: &Path) -> Option<Mark> {
-    use std::os::unix::fs::MetadataExt as _;
-    let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok(), metadata.len(), metadata.ino()))
+fn digest(path: &Path) -> Option<Digest> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).ok()?.take(LARGEST).read_to_end(&mut bytes).ok()?;
+    Some(Sha256::digest(&bytes).into())
 }
 
 #[cfg(test)]
@@ -155,6 +161,14 @@ mod tests {
         assert!(!watched.changed(&file));
         assert!(watched.changed(&file));
         assert!(!watched.changed(&file));
+        // The same again, and another of the same length, by the swap of a link.
+        std::fs::write(&file, "ab").unwrap();
+        assert!(!watched.changed(&file) && !watched.changed(&file));
+        let other = dir.path().join("other");
+        std::fs::write(&other, "xy").unwrap();
+        std::os::unix::fs::symlink("other", dir.path().join("link")).unwrap();
+        std::fs::rename(dir.path().join("link"), &file).unwrap();
+        assert!(!watched.changed(&file) && watched.changed(&file));
         std::fs::remove_file(&file).unwrap();
         assert!(!watched.changed(&file));
         assert!(watched.changed(&file), "a file that is gone has changed too");

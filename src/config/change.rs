@@ -39,8 +39,27 @@ pub fn restart_needed(old: &Config, new: &Config) -> Vec<&'static str> {
 /// Keys whose effective value differs, down to the entries of mappings: `pools.anthropic.order`, `routes`.
 #[must_use]
 pub fn changed_keys(old: &Config, new: &Config) -> Vec<String> {
+    changed_values(&old.to_value(), &new.to_value()).into_iter().map(|changed| changed.key).collect()
+}
+
+/// One key whose value differs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changed {
+    /// Its path: `pools.anthropic.order`.
+    pub key: String,
+    /// What it was; `None` where it was not there.
+    pub old: Option<Value>,
+    /// What it is.
+    pub new: Option<Value>,
+    /// Whether a running proxy keeps the old value until its next start.
+    pub at_start_only: bool,
+}
+
+/// What differs between two configurations as [`Config::to_value`] writes them.
+#[must_use]
+pub fn changed_values(old: &Value, new: &Value) -> Vec<Changed> {
     let mut changed = Vec::new();
-    compare("", &old.to_value(), &new.to_value(), &mut changed);
+    compare("", Some(old), Some(new), &mut changed);
     changed
 }
 
@@ -61,20 +80,22 @@ fn at<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
     key.split('.').try_fold(value, |value, part| value.get(part))
 }
 
-fn compare(path: &str, old: &Value, new: &Value, changed: &mut Vec<String>) {
-    let (Value::Object(before), Value::Object(after)) = (old, new) else {
-        if old != new {
-            changed.push(path.to_owned());
+fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, changed: &mut Vec<Changed>) {
+    if let (Some(Value::Object(before)), Some(Value::Object(after))) = (old, new) {
+        let gone = before.keys().filter(|key| !after.contains_key(*key));
+        for key in after.keys().chain(gone) {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            compare(&path, before.get(key), after.get(key), changed);
         }
-        return;
-    };
-    let gone = before.keys().filter(|key| !after.contains_key(*key));
-    for key in after.keys().chain(gone) {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        match (before.get(key), after.get(key)) {
-            (Some(old), Some(new)) => compare(&path, old, new, changed),
-            _ => changed.push(path),
-        }
+    } else if old != new {
+        let within =
+            |known: &&str| path.strip_prefix(*known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        changed.push(Changed {
+            key: path.to_owned(),
+            old: old.cloned(),
+            new: new.cloned(),
+            at_start_only: AT_START_ONLY.iter().any(|known| within(known)),
+        });
     }
 }
 
@@ -90,6 +111,11 @@ mod tests {
         assert_eq!(changed_keys(&old, &new), ["pools.anthropic.order", "agents.coder"]);
         assert_eq!(restart_needed(&old, &new), [] as [&str; 0]);
         assert_eq!(changed_keys(&new, &new.clone()), [] as [&str; 0]);
+        let text = "upstream: {resolve: {\"api.x.test:443\": \"127.0.0.1:1\"}}\n";
+        let changed = changed_values(&Config::default().to_value(), &parse(text, "k").unwrap().to_value());
+        let [one] = changed.as_slice() else { panic!("{changed:?}") };
+        assert_eq!((one.key.as_str(), &one.old, one.at_start_only), ("upstream.resolve.api.x.test:443", &None, true));
+        assert_eq!(one.new, Some("127.0.0.1:1".into()));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-pub use change::{changed_keys, restart_needed};
+pub use change::{Changed, changed_keys, changed_values, restart_needed};
 pub use fault::{Fault, Faults};
 pub use model::{
     AgentConfig, AuditConfig, Config, Cooldown, Durability, FallbackTarget, Foreign, Level, Limits, Listen, Listener,

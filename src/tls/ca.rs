@@ -100,8 +100,8 @@ impl Authority {
             return Ok((Arc::new(authority), Loaded::Existing));
         }
         let lock = files::Lock::take(home)?;
-        let (former, loaded) = match files::read_to_change(home, &lock)? {
-            Found::Nothing => (Vec::new(), Loaded::Created),
+        let (former, permitted, loaded) = match files::read_to_change(home, &lock)? {
+            Found::Nothing => (Vec::new(), wanted.clone(), Loaded::Created),
             found @ Found::Pair { .. } => {
                 let former = found.certificates().to_vec();
                 let authority = Self::from_found(home, found, &wanted)?;
@@ -110,11 +110,17 @@ impl Authority {
                         authority.check_valid(now)?;
                         return Ok((Arc::new(authority), Loaded::Existing));
                     }
-                    Some(reason) => (former, Loaded::Renewed { reason }),
+                    // Another process of this home may need what this one does not: without the old hosts the two
+                    // would renew in turn.
+                    Some(reason @ Renewal::Hosts(_)) => {
+                        (former, wanted.with(&authority.permitted), Loaded::Renewed { reason })
+                    }
+                    Some(reason) => (former, wanted.clone(), Loaded::Renewed { reason }),
                 }
             }
         };
-        let authority = Self::make(&wanted, &former, now)?;
+        let mut authority = Self::make(&permitted, &former, now)?;
+        authority.in_use = wanted;
         files::write(home, &lock, &authority.key, &authority.pem)?;
         Ok((Arc::new(authority), loaded))
     }

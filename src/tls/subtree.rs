@@ -29,6 +29,11 @@ impl Subtrees {
         Self::minimal(names.map(str::to_ascii_lowercase).collect())
     }
 
+    /// The smallest set that covers both.
+    pub(super) fn with(&self, other: &Self) -> Self {
+        Self::minimal(self.0.union(&other.0).filter(|name| name.as_str() != NOWHERE).cloned().collect())
+    }
+
     fn minimal(names: BTreeSet<String>) -> Self {
         let mut kept: BTreeSet<String> =
             names.iter().filter(|name| !parents(name).any(|parent| names.contains(parent))).cloned().collect();

@@ -149,9 +149,8 @@ pub enum Command {
     /// Prove injection through each client
     #[command(hide = true)]
     Verify(Later),
-    /// The manual page
-    #[command(hide = true)]
-    Man(Later),
+    /// The manual page, or all of them into a directory
+    Man(Man),
     /// Enrol an instance
     #[command(hide = true)]
     Enroll(Later),
@@ -326,9 +325,8 @@ pub enum Config {
     Show,
     /// The JSON Schema of keyferry.yaml
     Schema,
-    /// Compare with the running daemon
-    #[command(hide = true)]
-    Diff(Later),
+    /// What differs: the daemon from the file, or a file from another. Ends with 1 where something does
+    Diff(ConfigDiff),
     /// Try rules
     #[command(hide = true)]
     Test(Later),
@@ -341,15 +339,44 @@ pub enum Ca {
     Show,
     /// The path of the certificate
     Path(CaPath),
-    /// Put it into the system's trust store
-    #[command(hide = true)]
-    Trust(Later),
+    /// Put it into the system's trust store: for programs that take no certificate from a variable
+    Trust(CaTrust),
     /// Take it out of the system's trust store
-    #[command(hide = true)]
-    Untrust(Later),
-    /// Make a new one
-    #[command(hide = true)]
-    Rotate(Later),
+    Untrust(CaTrust),
+    /// Make a new one; programs that run with the old one have to be started again
+    Rotate(CaRotate),
+}
+
+/// `ca trust`, `ca untrust`.
+#[derive(Debug, Args)]
+pub struct CaTrust {
+    /// Change the system's trust store, which every program of every user reads
+    #[arg(long)]
+    pub system: bool,
+}
+
+/// `ca rotate`.
+#[derive(Debug, Args)]
+pub struct CaRotate {
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `config diff`.
+#[derive(Debug, Args)]
+pub struct ConfigDiff {
+    /// A file instead of the home's, or two files to compare
+    #[arg(value_name = "FILE", num_args = 0..=2)]
+    pub files: Vec<PathBuf>,
+}
+
+/// `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Write a page for each command into this directory
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// `ca path`.

@@ -2,6 +2,7 @@
 
 mod agents;
 mod basics;
+mod certificates;
 mod config;
 mod environment;
 mod files;

@@ -65,6 +65,32 @@ fn a_file_change_reloads_by_itself() {
 }
 
 #[test]
+fn a_swapped_link_reloads_too() {
+    // A mounted ConfigMap: the file is a link into a directory, which is a link that is replaced.
+    let stage = Stage::new();
+    let section = stage.home.upstream_section(&stage.upstream, "");
+    let changed = CONFIG.replace("routes:\n", "routes:\n  - {host: api.other.example, action: deny}\n");
+    let home = stage.home.path();
+    std::fs::create_dir(home.join("..2")).unwrap();
+    let file = home.join("..2/keyferry.yaml");
+    std::fs::write(&file, format!("{LISTEN}{section}{changed}")).unwrap();
+    crate::harness::private(&file);
+    std::os::unix::fs::symlink("..2", home.join("..data_tmp")).unwrap();
+    std::fs::rename(home.join("..data_tmp"), home.join("..data")).unwrap();
+    std::os::unix::fs::symlink("..data/keyferry.yaml", home.join("link")).unwrap();
+    std::fs::rename(home.join("link"), stage.home.config_file()).unwrap();
+    until("the new rule", || (stage.connect(&format!("{OTHER}:443")).status == 403).then_some(()));
+    // Only the directory's link is replaced.
+    std::fs::create_dir(home.join("..3")).unwrap();
+    let file = home.join("..3/keyferry.yaml");
+    std::fs::write(&file, format!("{LISTEN}{section}{CONFIG}")).unwrap();
+    crate::harness::private(&file);
+    std::os::unix::fs::symlink("..3", home.join("..data_tmp")).unwrap();
+    std::fs::rename(home.join("..data_tmp"), home.join("..data")).unwrap();
+    until("the old rules", || (stage.connect(&format!("{OTHER}:443")).status == 200).then_some(()));
+}
+
+#[test]
 fn where_secrets_go_is_not_changed_by_a_reload() {
     let stage = Stage::new();
     let elsewhere = crate::upstream::TestUpstream::start();
@@ -79,6 +105,13 @@ fn where_secrets_go_is_not_changed_by_a_reload() {
     assert_eq!(stage.upstream.only(ACME).path(), "/after");
     let said = format!("{}{}", stage.daemon.stdout.text(), stage.daemon.stderr.text());
     assert!(said.contains("restart needed"), "{said}");
+    // It still waits after another reload, and the status shows what is in force.
+    let before = reloads(&stage);
+    stage.daemon.signal(Signal::HUP);
+    until("the attempt", || (reloads(&stage) > before).then_some(()));
+    let status = stage.home.command(&["status", "--json"]).json();
+    assert!(status["restart_needed"].to_string().contains("upstream.resolve"), "{status}");
+    assert!(status["upstream"]["resolve"].to_string().contains(&stage.upstream.address().to_string()), "{status}");
 }
 
 #[test]
