@@ -17,7 +17,7 @@ use crate::provider::{self, Kind, Provider};
 use crate::source::Member;
 use crate::telemetry::Intent;
 use crate::upstream::body::RequestBody;
-use crate::upstream::{Freshness, Key};
+use crate::upstream::{Freshness, Hop, Key};
 
 /// A test call answers in moments or says nothing.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -106,7 +106,8 @@ async fn call(core: &Core, provider: &Provider, kind: &Kind, member: &Member) ->
     let (ready, _) = view.credentials.open(&agent, member).map_err(|error| failed(&error))?;
     let request = provider::inject(&stripped, provider, &ready.credential, verified, &witness);
     let request = request.map_err(|error| failed(&error))?;
-    let (response, _kept) = channel.send(request, RequestBody::empty()).await.map_err(|error| failed(&error))?;
+    let (response, _kept) =
+        channel.send(request, RequestBody::empty(), Hop::Plain).await.map_err(|error| failed(&error))?;
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MOST_BODY).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let answer = Answer { status: head.status, fields: &head.headers, body: &body };

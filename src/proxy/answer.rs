@@ -19,13 +19,13 @@ use hyper::body::Incoming;
 use crate::code::Code;
 use crate::message::field::{strip_hop_by_hop, strip_response};
 use crate::proxy::account::Account;
-use crate::proxy::delivery::{Delivery, Parts};
+use crate::proxy::delivery::{Delivery, Flow, Parts};
 use crate::proxy::limits::{DECODE_AHEAD, ERROR_BODY, ERROR_BODY_WAIT, SCRUB_WHOLE};
 use crate::proxy::respond::Answer;
 use crate::proxy::watch::Watch;
-use crate::scrub::{Codings, Decoder, Patterns, scrub_fields};
+use crate::scrub::{Codings, Decoder, Framing, Patterns, scrub_fields};
 use crate::upstream::Kept;
-use crate::upstream::body::Upload;
+use crate::upstream::body::{Upload, was_reset};
 
 /// An answer whose head has arrived, with what was read of its body.
 pub struct Received {
@@ -33,6 +33,8 @@ pub struct Received {
     pub head: http::response::Parts,
     /// Read already.
     pub prefix: Bytes,
+    /// Whether it broke off while it was read.
+    pub broken: bool,
     /// The rest.
     pub body: Incoming,
     /// The connection.
@@ -66,11 +68,13 @@ pub async fn peek_body(received: &mut Received) {
                         buffer.extend_from_slice(&data);
                     }
                 }
-                Some(Err(_)) | None => return,
+                Some(Err(_)) => return true,
+                None => return was_reset(&received.body, received.head.version),
             }
         }
+        false
     };
-    let _ = tokio::time::timeout(ERROR_BODY_WAIT, read).await;
+    received.broken = tokio::time::timeout(ERROR_BODY_WAIT, read).await.unwrap_or(false);
     received.prefix = buffer.freeze();
 }
 
@@ -107,7 +111,8 @@ pub async fn deliver(
     mut account: Account,
 ) -> Result<Response<Delivery>, (Answer, Account)> {
     let Way { credentialed, watch } = way;
-    let Received { mut head, prefix, body, kept } = received;
+    let Received { mut head, prefix, broken, body, kept } = received;
+    let flow = Flow { version: head.version, broken, framing: Framing::of(&head.headers) };
     // A 407 would have the agent send its proxy token onward; a 101 was never asked for (PX-43, PX-48).
     if head.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED || head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Err((Answer::of(Code::UpstreamProtocolError), account));
@@ -142,6 +147,9 @@ pub async fn deliver(
     let mut is_coded_head = false;
     let decoder = match codings {
         _ if patterns.is_none() => None,
+        _ if !bodiless && has_compressed_messages(&head.headers) => {
+            return Err((Answer::of(Code::ResponseUnscannable), account));
+        }
         Ok(None) => None,
         Err(_) if bodiless => None,
         Err(error) => {
@@ -163,20 +171,20 @@ pub async fn deliver(
     match patterns {
         Some(patterns) if !bodiless => {
             let (prefix, patterns, coded) = (Some(prefix), Some(patterns), decoder.is_some());
-            let parts = Parts { prefix, source: body, decoder, patterns, watch, account, kept, upload, idle };
+            let parts = Parts { prefix, source: body, decoder, patterns, watch, account, kept, upload, idle, flow };
             if coded {
                 return decoded(head, parts).await;
             }
             scrubbed(head, parts).await
         }
         _ => {
-            if body.is_end_stream() && *method != Method::HEAD && !prefix.is_empty() {
+            if !broken && body.is_end_stream() && *method != Method::HEAD && !prefix.is_empty() {
                 // The whole body was read for judging: its length is known however it came.
                 head.headers.insert(CONTENT_LENGTH, HeaderValue::from(prefix.len()));
             }
             // The length of what is coded is not that of what GET would bring: the body must not say it either.
             let (prefix, patterns) = (Some(prefix), patterns.filter(|_| is_coded_head));
-            let parts = Parts { prefix, source: body, decoder, patterns, watch, account, kept, upload, idle };
+            let parts = Parts { prefix, source: body, decoder, patterns, watch, account, kept, upload, idle, flow };
             Ok(Response::from_parts(head, Delivery::stream(parts)))
         }
     }
@@ -184,7 +192,9 @@ pub async fn deliver(
 
 async fn scrubbed(mut head: http::response::Parts, mut parts: Parts) -> Result<Response<Delivery>, (Answer, Account)> {
     let length = head.headers.remove(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let Some(patterns) = parts.patterns.clone().filter(|_| length.is_some_and(|length| length <= SCRUB_WHOLE)) else {
+    let Some(patterns) =
+        parts.patterns.clone().filter(|_| !parts.flow.broken && length.is_some_and(|length| length <= SCRUB_WHOLE))
+    else {
         return Ok(Response::from_parts(head, Delivery::stream(parts)));
     };
     // Short and of known length: scrubbed whole, so that the agent gets an exact length again.
@@ -221,6 +231,7 @@ async fn whole(parts: &mut Parts) -> Result<Bytes, Code> {
                     whole.extend_from_slice(&data);
                 }
             }
+            Ok(None) if was_reset(&parts.source, parts.flow.version) => return Err(Code::UpstreamUnreachable),
             Ok(None) => return Ok(whole.freeze()),
         }
     }
@@ -252,7 +263,7 @@ async fn decoded(mut head: http::response::Parts, parts: Parts) -> Result<Respon
 }
 
 /// What would give the agent a session of the credential's own, or send it into a login (EX-29, EX-30).
-fn strip_credentialed(fields: &mut HeaderMap) {
+pub(super) fn strip_credentialed(fields: &mut HeaderMap) {
     fields.remove(SET_COOKIE);
     fields.remove(WWW_AUTHENTICATE);
     fields.remove("authentication-info");
@@ -263,6 +274,11 @@ fn strip_validators(fields: &mut HeaderMap) {
     for name in ["etag", "content-md5", "digest", "content-digest", "repr-digest"] {
         fields.remove(name);
     }
+}
+
+/// gRPC compresses message by message, which is asked not to be done.
+fn has_compressed_messages(fields: &HeaderMap) -> bool {
+    fields.get("grpc-encoding").is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn is_transfer_coded(fields: &HeaderMap) -> bool {

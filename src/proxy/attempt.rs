@@ -17,7 +17,6 @@ use crate::scrub::Patterns;
 use crate::source::{Member, Opened};
 use crate::telemetry::Intent;
 use crate::tls::Verified;
-use crate::upstream::body::Upload;
 use crate::upstream::{Channel, Freshness, Key, SendError};
 
 /// Why a send brought no answer.
@@ -42,7 +41,7 @@ pub async fn plain(shared: &Shared, carried: &Carried, account: &mut Account) ->
         };
         made.map_err(|_| Answer::of(Code::BadRequest))
     };
-    send(shared, &key, &carried.upload, make, account).await
+    send(shared, &key, carried, make, account).await
 }
 
 /// Sends with the credential of one profile; gives what its answer is searched for.
@@ -90,7 +89,7 @@ pub async fn with_profile(
         patterns = carried.permit.scrub().then(|| ready.patterns(injected.secrets()));
         Ok(injected)
     };
-    let received = send(shared, &key, &carried.upload, make, account).await?;
+    let received = send(shared, &key, carried, make, account).await?;
     Ok((received, patterns))
 }
 
@@ -98,11 +97,11 @@ pub async fn with_profile(
 async fn send(
     shared: &Shared,
     key: &Key,
-    upload: &Upload,
+    carried: &Carried,
     mut make: impl FnMut(&Channel) -> Result<Injected, Answer>,
     account: &mut Account,
 ) -> Result<Received, Failure> {
-    let mut freshness = Freshness::Any;
+    let mut freshness = carried.hop.freshness();
     loop {
         let channel = shared.upstream.channel(key, freshness).await.map_err(|error| {
             account.record().detail = Some(error.to_string());
@@ -112,9 +111,10 @@ async fn send(
         account.record().upstream_tls = channel.verified().map(tls_words);
         let reused = channel.reused();
         let request = make(&channel).map_err(Failure::Ours)?;
-        match tokio::time::timeout(shared.limits.response, channel.send(request, upload.attempt())).await {
+        let sending = channel.send(request, carried.upload.attempt(), carried.hop);
+        match tokio::time::timeout(shared.limits.response, sending).await {
             Err(_) => return Err(Failure::Broken(Answer::of(Code::UpstreamTimeout))),
-            Ok(Err(_)) if upload.refused() => return Err(Failure::Ours(Answer::of(Code::PlaceholderMisdirected))),
+            Ok(Err(_)) if carried.upload.refused() => return Err(Failure::Ours(Answer::of(Code::PlaceholderMisdirected))),
             Ok(Err(SendError::NotSent)) if reused => freshness = Freshness::New,
             Ok(Err(error)) => {
                 account.record().detail = Some(error.to_string());
@@ -127,7 +127,7 @@ async fn send(
             }
             Ok(Ok((response, kept))) => {
                 let (head, body) = response.into_parts();
-                return Ok(Received { head, prefix: Bytes::new(), body, kept });
+                return Ok(Received { head, prefix: Bytes::new(), broken: false, body, kept });
             }
         }
     }

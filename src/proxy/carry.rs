@@ -23,9 +23,11 @@ use crate::proxy::limits::{ASK_BODY, ATTEMPTS};
 use crate::proxy::respond::Answer;
 use crate::proxy::state::{Shared, View};
 use crate::proxy::watch::{self, Watch};
+use crate::proxy::websocket::Asked;
 use crate::scrub::Patterns;
 use crate::source::Member;
 use crate::telemetry::AttemptRecord;
+use crate::upstream::Hop;
 use crate::upstream::body::Upload;
 
 /// A permitted exchange, stripped of everything that must not go on.
@@ -40,6 +42,10 @@ pub struct Carried {
     /// What the client put where its key would stand.
     pub presented: Option<String>,
     pub upload: Upload,
+    /// What is asked of the next hop alone.
+    pub hop: Hop,
+    /// The WebSocket that it is to become.
+    pub socket: Option<Asked>,
 }
 
 type Ended = Result<Response<Delivery>, (Answer, Account)>;
@@ -74,6 +80,9 @@ async fn forward(shared: &Shared, carried: Carried, mut account: Account) -> End
     match sent {
         Ok(received) => {
             let way = Way { credentialed: Credentialed::No, watch: None };
+            if let Some(socket) = carried.socket {
+                return socket.answer(&carried.agent, received, way, account).await;
+            }
             answer::deliver(received, carried.stripped.method(), way, carried.upload, shared.limits.idle, account).await
         }
         Err(Failure::Unreached(answer) | Failure::Broken(answer) | Failure::Ours(answer)) => Err((answer, account)),
@@ -205,6 +214,9 @@ async fn finish(
             carried.upload.commit();
             let watch = Watch::new(rules, &received, scanner, committed, &shared.clock);
             let way = Way { credentialed: Credentialed::Yes(patterns), watch };
+            if let Some(socket) = carried.socket {
+                return socket.answer(&carried.agent, received, way, account).await;
+            }
             answer::deliver(received, carried.stripped.method(), way, carried.upload, shared.limits.idle, account).await
         }
     }

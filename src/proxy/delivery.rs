@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -19,9 +20,9 @@ use tokio::time::Sleep;
 use crate::code::Code;
 use crate::proxy::account::Account;
 use crate::proxy::watch::Watch;
-use crate::scrub::{DecodeError, Decoder, Patterns, Scrubber, scrub_fields};
+use crate::scrub::{DecodeError, Decoder, Framing, Patterns, Scrubber, scrub_fields};
 use crate::upstream::Kept;
-use crate::upstream::body::Upload;
+use crate::upstream::body::{Upload, was_reset};
 
 /// Why a response body ended early.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,9 @@ pub enum DeliveryError {
     /// The upstream's body broke off.
     #[error("the upstream's response broke off")]
     Upstream(#[source] hyper::Error),
+    /// The same, and nobody said how.
+    #[error("the upstream's response was reset")]
+    Reset,
     /// The upstream fell silent.
     #[error("the upstream was silent for too long")]
     Idle,
@@ -42,7 +46,7 @@ impl DeliveryError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Upstream(_) => Code::UpstreamUnreachable,
+            Self::Upstream(_) | Self::Reset => Code::UpstreamUnreachable,
             Self::Idle => Code::UpstreamTimeout,
             Self::Coding(_) => Code::ResponseUnscannable,
         }
@@ -86,6 +90,19 @@ pub struct Parts {
     pub upload: Upload,
     /// Silence that ends it.
     pub idle: Duration,
+    /// How it came.
+    pub flow: Flow,
+}
+
+/// How a response's body came.
+#[derive(Debug, Clone, Copy)]
+pub struct Flow {
+    /// What the upstream spoke.
+    pub version: Version,
+    /// Whether it broke off while the prefix was read.
+    pub broken: bool,
+    /// The messages in it.
+    pub framing: Framing,
 }
 
 struct Stream {
@@ -104,6 +121,7 @@ struct Stream {
     kept: Kept,
     upload: Upload,
     idle: Duration,
+    flow: Flow,
     progress: Instant,
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -131,13 +149,13 @@ impl Delivery {
     /// The upstream's body, streamed.
     #[must_use]
     pub fn stream(parts: Parts) -> Self {
-        let Parts { prefix, source, decoder, patterns, watch, account, kept, upload, idle } = parts;
+        let Parts { prefix, source, decoder, patterns, watch, account, kept, upload, idle, flow } = parts;
         let mut stream = Stream {
             primed: VecDeque::new(),
             prefix: prefix.filter(|prefix| !prefix.is_empty()),
             source,
             decoder,
-            scrub: patterns.map(|patterns| (Arc::clone(&patterns), Scrubber::new(patterns))),
+            scrub: patterns.map(|patterns| (Arc::clone(&patterns), Scrubber::framed(patterns, flow.framing))),
             watch,
             trailers: None,
             failure: None,
@@ -146,10 +164,11 @@ impl Delivery {
             kept,
             upload,
             idle,
+            flow,
             progress: Instant::now(),
             alarm: None,
         };
-        if stream.prefix.is_none() && stream.source.is_end_stream() {
+        if stream.prefix.is_none() && !flow.broken && stream.source.is_end_stream() {
             stream.settle();
             return Self::empty();
         }
@@ -255,7 +274,7 @@ impl Stream {
                         if !ready.is_empty() {
                             // The agent's side must learn of the end with the last byte where the length is known.
                             self.count(&ready);
-                            if self.scrub.is_none() && self.source.is_end_stream() {
+                            if self.scrub.is_none() && !self.flow.broken && self.source.is_end_stream() {
                                 self.settle();
                             }
                             return Poll::Ready(Some(Ok(Frame::data(ready))));
@@ -300,7 +319,12 @@ impl Stream {
             }
             let next = match self.prefix.take() {
                 Some(prefix) => Some(Ok(Frame::data(prefix))),
+                None if self.flow.broken => return Poll::Ready(Some(Err(DeliveryError::Reset))),
                 None => match Pin::new(&mut self.source).poll_frame(cx) {
+                    // To hyper a stream that was reset with CANCEL or NO_ERROR has ended (PX-46).
+                    Poll::Ready(None) if was_reset(&self.source, self.flow.version) => {
+                        return Poll::Ready(Some(Err(DeliveryError::Reset)));
+                    }
                     Poll::Ready(next) => next,
                     Poll::Pending => return self.wait(cx),
                 },

@@ -26,7 +26,9 @@ use crate::proxy::peer::{Door, Peer};
 use crate::proxy::respond::{Answer, Manner};
 use crate::proxy::state::{Shared, View};
 use crate::proxy::target::{self, Way};
+use crate::proxy::websocket::{self, Asked};
 use crate::telemetry::Decision;
+use crate::upstream::Hop;
 use crate::upstream::body::Upload;
 
 /// Where a request came from.
@@ -74,11 +76,12 @@ impl Caller {
 }
 
 /// Serves one request.
-pub async fn run(shared: &Arc<Shared>, caller: &Caller, request: Request<Incoming>) -> Response<Delivery> {
+pub async fn run(shared: &Arc<Shared>, caller: &Caller, mut request: Request<Incoming>) -> Response<Delivery> {
     let now = shared.clock.now();
     let mut account = Account::open(&shared.books, now, caller.listener, caller.client);
+    let socket = websocket::asked(shared, &mut request);
     account.head(request.method(), request.version());
-    match prepare(shared, caller, request, &mut account, now) {
+    match prepare(shared, caller, request, socket, &mut account, now) {
         Ok(carried) => {
             if let Err(answer) = misplaced::body(shared, &carried).await {
                 return answered(&answer, account, caller.manner());
@@ -110,12 +113,14 @@ fn prepare(
     shared: &Arc<Shared>,
     caller: &Caller,
     request: Request<Incoming>,
+    socket: Result<Option<Asked>, Answer>,
     account: &mut Account,
     now: WallTime,
 ) -> Result<Carried, Answer> {
     let view = shared.view.load_full();
     let (mut parts, body) = request.into_parts();
     let (agent, origin, path) = admit(&view, caller, &mut parts, account, now)?;
+    let socket = socket?;
     account.origin(&origin);
     account.record().path = Some(path.path().to_owned());
     let decided = view.policy.decide(agent.name(), origin.clone(), &parts.method, &path);
@@ -144,16 +149,18 @@ fn prepare(
     guard.head(&parts, presented.as_deref())?;
     // We have the body read before it is sent on, so the agent's wait for a 100 ends with us.
     parts.headers.remove(EXPECT);
+    let hop = if socket.is_some() { Hop::Socket } else { Hop::of(&parts.headers) };
+    let version = parts.version;
     let stripped = provider::strip(parts, &permit, provider.as_deref())
         .map_err(|error| Answer::saying(error.code(), error.to_string()))?;
     // A credential may stand in the path: the log gets it with that slot blank.
     account.record().path = Some(stripped.shown_path());
     let fungible = provider.as_ref().is_some_and(|provider| provider.fungible);
     let limit = if fungible { shared.limits.replay } else { usize::try_from(ASK_BODY).unwrap_or(0) };
-    let upload = Upload::new(body, limit, &shared.budget);
+    let upload = Upload::new(body, version, limit, &shared.budget);
     upload.watch(guard.look());
     let path = path.path().to_owned();
-    Ok(Carried { view, agent, permit, provider, stripped, path, presented, upload })
+    Ok(Carried { view, agent, permit, provider, stripped, path, presented, upload, hop, socket })
 }
 
 /// Who is calling and where to, by the way the request came in.

@@ -25,6 +25,7 @@ use crate::message::origin::Host;
 use crate::proxy::account::Account;
 use crate::proxy::delivery::Delivery;
 use crate::proxy::exchange::{self, Caller, Entrance};
+use crate::proxy::heads::{self, Served};
 use crate::proxy::limits::{HEAD_BYTES, HEAD_FIELDS, KEEP_ALIVE};
 use crate::proxy::peer::{Door, Peer, Resident, door_of_user};
 use crate::proxy::respond::{Answer, Manner};
@@ -224,9 +225,12 @@ async fn http(shared: Arc<Shared>, stream: ClientStream, arrival: Arrival, kind:
     let stopping = shared.spawner.clone();
     let base_url = *kind == ListenerKind::BaseUrl;
     let (service_shared, arrival) = (Arc::clone(&shared), Arc::new(arrival));
+    let (stream, turn) = heads::watch(stream);
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, arrival) = (Arc::clone(&service_shared), Arc::clone(&arrival));
-        async move { Ok::<Response<Delivery>, Infallible>(answer(shared, request, &arrival, base_url).await) }
+        let method = request.method().clone();
+        let answer = turn.serve(&method, async move { answer(shared, request, &arrival, base_url).await });
+        async move { Ok::<Response<Served<Delivery>>, Infallible>(answer.await) }
     });
     let mut builder = http1::Builder::new();
     builder

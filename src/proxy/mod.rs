@@ -9,6 +9,7 @@ mod carry;
 mod delivery;
 mod exchange;
 mod facts;
+mod heads;
 mod limits;
 mod listen;
 mod misplaced;
@@ -20,6 +21,7 @@ mod target;
 mod transparent;
 mod tunnel;
 mod watch;
+mod websocket;
 
 pub use account::{Books, Counts, Totals};
 pub use delivery::Delivery;

@@ -7,7 +7,6 @@ use http::header::{CONTENT_LENGTH, HOST, HeaderMap, TRANSFER_ENCODING};
 use http::{Method, Uri, Version};
 
 use crate::code::Code;
-use crate::message::field::asks_for_websocket;
 use crate::message::origin::{Origin, Scheme};
 use crate::message::path::Path;
 use crate::proxy::respond::Answer;
@@ -34,7 +33,7 @@ pub fn read(
     fields: &HeaderMap,
     way: Way<'_>,
 ) -> Result<(Origin, Path), Answer> {
-    check_method(method, fields)?;
+    check_method(method)?;
     check_framing(version, fields)?;
     let origin = match way {
         Way::Tunnel(tunnel) => {
@@ -64,14 +63,11 @@ pub fn read(
     Ok((origin, path))
 }
 
-fn check_method(method: &Method, fields: &HeaderMap) -> Result<(), Answer> {
+fn check_method(method: &Method) -> Result<(), Answer> {
     // TRACE and its like would echo the injected field (PX-23); CONNECT inside a tunnel leads anywhere (PX-06).
     let refused = ["TRACE", "TRACK", "DEBUG", "CONNECT", "PRI"];
     if refused.iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) || method.as_str().len() > 32 {
         return Err(Answer::of(Code::MethodNotAllowed));
-    }
-    if asks_for_websocket(fields) {
-        return Err(Answer::saying(Code::MethodNotAllowed, "WebSocket through interception is not available yet"));
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ use crate::policy::TunnelDecision;
 use crate::proxy::account::Account;
 use crate::proxy::delivery::Delivery;
 use crate::proxy::exchange::{self, Caller, Entrance};
+use crate::proxy::heads::{self, Heads, Served};
 use crate::proxy::limits::{HEAD_BYTES, HEAD_FIELDS, KEEP_ALIVE};
 use crate::proxy::listen::Arrival;
 use crate::proxy::peer::{Door, Peer};
@@ -59,8 +60,8 @@ pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, arriva
             let spawner = shared.spawner.clone();
             spawner.spawn(async move {
                 if let Ok(upgraded) = upgrade.await {
-                    let Ok(parts) = upgraded.downcast::<TokioIo<ClientStream>>() else { return };
-                    let stream = Replayed { first: parts.read_buf, inner: parts.io.into_inner() };
+                    let Ok(parts) = upgraded.downcast::<TokioIo<Heads<ClientStream>>>() else { return };
+                    let stream = Replayed { first: parts.read_buf, inner: parts.io.into_inner().into_inner() };
                     intercept(shared, stream, agent, origin, config, via).await;
                 }
             });
@@ -206,9 +207,13 @@ async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agen
     let caller =
         Arc::new(Caller { client: via.client, listener: via.listener, entrance: Entrance::Tunnel { agent, origin } });
     let service_shared = Arc::clone(&shared);
+    // HTTP/2 has its pings for a peer that stalls in a head.
+    let (stream, turn) = heads::watch(stream);
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, caller) = (Arc::clone(&service_shared), Arc::clone(&caller));
-        async move { Ok::<Response<Delivery>, Infallible>(exchange::run(&shared, &caller, request).await) }
+        let method = request.method().clone();
+        let answer = turn.serve(&method, async move { exchange::run(&shared, &caller, request).await });
+        async move { Ok::<Response<Served<Delivery>>, Infallible>(answer.await) }
     });
     if h2 {
         let mut builder = http2::Builder::new(shared.spawner.clone());
@@ -221,7 +226,8 @@ async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agen
             .max_pending_accept_reset_streams(20)
             .max_local_error_reset_streams(128)
             .keep_alive_interval(Some(Duration::from_secs(30)))
-            .keep_alive_timeout(Duration::from_secs(10));
+            .keep_alive_timeout(Duration::from_secs(10))
+            .enable_connect_protocol();
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         tokio::select! {

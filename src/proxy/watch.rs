@@ -14,6 +14,7 @@ use crate::provider::outcome::{Answer, Need, Outcome, Peek, Rules, Scanner};
 use crate::proxy::answer::{Received, peek_body, plain, readable};
 use crate::proxy::limits::{ERROR_BODY, PEEK_WAIT};
 use crate::scrub::{Codings, Decoder};
+use crate::upstream::body::was_reset;
 
 /// Judges an answer, reading as much of its body as the provider's rules need to see first.
 pub async fn judge(received: &mut Received, rules: &Rules, now: WallTime) -> (Outcome, Option<Scanner>) {
@@ -39,7 +40,7 @@ pub async fn judge(received: &mut Received, rules: &Rules, now: WallTime) -> (Ou
 /// Holds the beginning of an event stream until there is content, so that an error before it can still be answered
 /// with another profile.
 async fn peek_events(received: &mut Received, rules: &Rules, events: &mut Scanner, now: WallTime) -> Option<Outcome> {
-    let mut held = BytesMut::new();
+    let (mut held, mut broken) = (BytesMut::new(), false);
     // One that does not decode holds nothing to be seen here; delivering it fails, and says why.
     let mut decoder = Codings::read(&received.head.headers).ok().flatten().map(|codings| Decoder::new(&codings));
     let read = async {
@@ -56,11 +57,19 @@ async fn peek_events(received: &mut Received, rules: &Rules, events: &mut Scanne
                         Peek::Failed(outcome) => return Some(*outcome),
                     }
                 }
-                Some(Err(_)) | None => return None,
+                Some(Err(_)) => {
+                    broken = true;
+                    return None;
+                }
+                None => {
+                    broken = was_reset(&received.body, received.head.version);
+                    return None;
+                }
             }
         }
     };
     let failed = tokio::time::timeout(PEEK_WAIT, read).await.ok().flatten();
+    received.broken = broken;
     received.prefix = held.freeze();
     failed
 }

@@ -12,6 +12,7 @@ mod anchor;
 mod decode;
 mod fields;
 mod forms;
+mod framing;
 mod patterns;
 mod redact;
 mod run;
@@ -19,6 +20,7 @@ mod stream;
 
 pub use decode::{Coding, Codings, DecodeError, Decoder};
 pub use fields::scrub_fields;
+pub use framing::Framing;
 pub use patterns::{Item, Patterns};
 pub use redact::Redactor;
 pub use stream::Scrubber;

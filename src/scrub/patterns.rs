@@ -67,6 +67,8 @@ pub(super) struct Span {
 pub(super) enum Fill {
     /// `*`, as many as there were bytes: toward agents, so that lengths inside of other formats stay right.
     SameLength,
+    /// The same, and for a whole raw value too: where a length stands before the text and has left already.
+    Everywhere,
     /// [`super::redact::MASK`]: in our own sinks.
     Mask,
 }
@@ -234,8 +236,8 @@ impl Patterns {
             }
             out.put_slice(text.get(from..start).unwrap_or_default());
             match (span.whole.and_then(|item| self.items.get(item)), fill) {
-                (Some(item), _) => out.put_slice(&item.replacement),
-                (None, Fill::SameLength) => out.put_bytes(b'*', end.saturating_sub(start)),
+                (Some(item), Fill::SameLength | Fill::Mask) => out.put_slice(&item.replacement),
+                (None, Fill::SameLength) | (_, Fill::Everywhere) => out.put_bytes(b'*', end.saturating_sub(start)),
                 (None, Fill::Mask) => out.put_slice(super::redact::MASK.as_bytes()),
             }
             from = end;

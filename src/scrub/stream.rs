@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use super::framing::{Framing, Messages};
 use super::patterns::{Fill, Patterns, Span, merge};
 
 /// Covers secrets in one stream.
@@ -19,13 +20,24 @@ pub struct Scrubber {
     carried: usize,
     hits: u64,
     spans: Vec<Span>,
+    messages: Option<Messages>,
+    fill: Fill,
 }
 
 impl Scrubber {
     /// For a new stream.
     #[must_use]
     pub fn new(patterns: Arc<Patterns>) -> Self {
-        Self { patterns, held: Bytes::new(), carried: 0, hits: 0, spans: Vec::new() }
+        Self::framed(patterns, Framing::None)
+    }
+
+    /// For a new stream of messages: nothing waits beyond the end of one, as the peer may answer it first.
+    #[must_use]
+    pub fn framed(patterns: Arc<Patterns>, framing: Framing) -> Self {
+        let messages = framing.messages();
+        // The length of a message is ahead of what would change it.
+        let fill = if messages.is_some() { Fill::Everywhere } else { Fill::SameLength };
+        Self { patterns, held: Bytes::new(), carried: 0, hits: 0, spans: Vec::new(), messages, fill }
     }
 
     /// Takes the next piece and gives what is settled. Nothing is copied when nothing is found or held back.
@@ -33,6 +45,35 @@ impl Scrubber {
         if self.patterns.is_empty() || chunk.is_empty() {
             return chunk;
         }
+        match self.messages.take() {
+            None => self.piece(chunk),
+            Some(mut messages) => {
+                let out = self.by_message(chunk, &mut messages);
+                self.messages = Some(messages);
+                out
+            }
+        }
+    }
+
+    fn by_message(&mut self, mut chunk: Bytes, messages: &mut Messages) -> Bytes {
+        let mut out = BytesMut::new();
+        loop {
+            let (length, ended) = messages.next(&chunk);
+            let piece = chunk.split_to(length.min(chunk.len()));
+            let ready = self.piece(piece);
+            let rest = if ended { self.finish() } else { Bytes::new() };
+            if out.is_empty() && rest.is_empty() && chunk.is_empty() {
+                return ready;
+            }
+            out.extend_from_slice(&ready);
+            out.extend_from_slice(&rest);
+            if chunk.is_empty() {
+                return out.freeze();
+            }
+        }
+    }
+
+    fn piece(&mut self, chunk: Bytes) -> Bytes {
         let text = self.join(chunk);
         let live = self.patterns.live_from(&text);
         self.settle(text, live)
@@ -109,7 +150,7 @@ impl Scrubber {
         let counted = usize::from(self.carried > 0);
         self.hits = self.hits.saturating_add(u64::try_from(begun.saturating_sub(counted)).unwrap_or(0));
         let mut out = BytesMut::with_capacity(until);
-        self.patterns.write(text, 0..until, spans, Fill::SameLength, &mut out);
+        self.patterns.write(text, 0..until, spans, self.fill, &mut out);
         out.freeze()
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -42,6 +43,9 @@ pub enum UploadError {
     /// The agent's side broke.
     #[error("the agent's request body broke off")]
     Agent(#[source] hyper::Error),
+    /// The agent reset its stream before the body's end.
+    #[error("the agent took its request back")]
+    Reset,
     /// A newer attempt reads the body now.
     #[error("superseded by a newer attempt")]
     Superseded,
@@ -55,8 +59,9 @@ pub type Look = Box<dyn FnMut(&[u8]) -> bool + Send>;
 
 struct Shared {
     source: Option<Incoming>,
+    version: Version,
     /// Why the body broke off while it was read ahead; the next attempt says so.
-    broken: Option<hyper::Error>,
+    broken: Option<UploadError>,
     held: Vec<Held>,
     held_bytes: usize,
     limit: usize,
@@ -96,10 +101,10 @@ impl Shared {
                 return Poll::Ready(());
             }
             match std::task::ready!(Pin::new(source).poll_frame(cx)) {
-                None => self.source = None,
+                None => self.broken = self.end(),
                 Some(Err(error)) => {
                     self.source = None;
-                    self.broken = Some(error);
+                    self.broken = Some(UploadError::Agent(error));
                 }
                 Some(Ok(frame)) => {
                     // Nobody has sent it yet, so it is kept whether or not the budget has room for it; without room
@@ -115,6 +120,13 @@ impl Shared {
             }
         }
         Poll::Ready(())
+    }
+
+    /// There are no more frames. To hyper a stream that was reset with CANCEL has ended, too; half a request must not
+    /// look like a whole one (PX-46).
+    fn end(&mut self) -> Option<UploadError> {
+        let source = self.source.take()?;
+        was_reset(&source, self.version).then_some(UploadError::Reset)
     }
 
     /// Takes the frame's room out of the limit and the budget, if both have it.
@@ -177,13 +189,14 @@ pub struct Upload {
 impl Upload {
     /// Wraps the agent's body; up to `limit` bytes of it are held for a replay.
     #[must_use]
-    pub fn new(source: Incoming, limit: usize, budget: &Arc<Budget>) -> Self {
+    pub fn new(source: Incoming, version: Version, limit: usize, budget: &Arc<Budget>) -> Self {
         if source.is_end_stream() {
             return Self { shared: None, hint: SizeHint::with_exact(0) };
         }
         let hint = source.size_hint();
         let shared = Shared {
             source: Some(source),
+            version,
             broken: None,
             held: Vec::new(),
             held_bytes: 0,
@@ -343,7 +356,7 @@ impl Body for RequestBody {
         }
         if let Some(error) = shared.broken.take() {
             shared.replayable = false;
-            return Poll::Ready(Some(Err(UploadError::Agent(error))));
+            return Poll::Ready(Some(Err(error)));
         }
         let Some(source) = shared.source.as_mut() else {
             this.ended = true;
@@ -351,7 +364,10 @@ impl Body for RequestBody {
         };
         match std::task::ready!(Pin::new(source).poll_frame(cx)) {
             None => {
-                shared.source = None;
+                if let Some(error) = shared.end() {
+                    shared.replayable = false;
+                    return Poll::Ready(Some(Err(error)));
+                }
                 this.ended = true;
                 Poll::Ready(None)
             }
@@ -390,6 +406,12 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.hint
     }
+}
+
+/// Whether a body that has no more frames was reset and did not end. HTTP/1.1 has errors of its own for that.
+#[must_use]
+pub fn was_reset(body: &Incoming, version: Version) -> bool {
+    version == Version::HTTP_2 && !body.is_end_stream()
 }
 
 fn whole(frame: Held) -> Frame<Bytes> {

@@ -19,6 +19,8 @@ use crate::telemetry::Protocol;
 use crate::tls::Verified;
 use crate::upstream::body::RequestBody;
 use crate::upstream::chain::ProxyUrl;
+use crate::upstream::hop::Hop;
+use crate::upstream::interim::Interim;
 use crate::upstream::reuse::{Key, Reuse};
 
 /// What the request could not be sent or answered for.
@@ -55,8 +57,15 @@ impl SendError {
 
 /// The hyper half that requests are handed to.
 pub(super) enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+    Http1(Line<http1::SendRequest<RequestBody>>),
+    Http2(Line<http2::SendRequest<RequestBody>>),
+}
+
+/// One of them, with the count of its connection's interim responses.
+#[derive(Clone)]
+pub(super) struct Line<S> {
+    pub(super) sender: S,
+    pub(super) interim: Arc<Interim>,
 }
 
 /// A connection, taken out of the pool or fresh.
@@ -103,22 +112,30 @@ impl Channel {
     ///
     /// # Errors
     /// [`SendError`].
-    pub async fn send(mut self, request: Injected, body: RequestBody) -> Result<(Response<Incoming>, Kept), SendError> {
-        let request = self.frame(request, body)?;
+    pub async fn send(
+        mut self,
+        request: Injected,
+        body: RequestBody,
+        hop: Hop,
+    ) -> Result<(Response<Incoming>, Kept), SendError> {
+        let mut request = self.frame(request, body, hop)?;
         let answer = match &mut self.sender {
-            Sender::Http1(sender) => {
+            Sender::Http1(Line { sender, interim }) => {
                 // Without this, a connection that is still finishing its last exchange refuses the next.
                 sender.ready().await.map_err(|_| SendError::NotSent)?;
+                interim.begin();
+                let counted = Arc::clone(interim);
+                hyper::ext::on_informational(&mut request, move |_| counted.count());
                 sender.try_send_request(request).await.map_err(|mut error| {
                     let unsent = error.take_message().is_some();
-                    classify(&error.into_error(), unsent)
+                    classify(&error.into_error(), unsent, interim)
                 })
             }
-            Sender::Http2(sender) => {
+            Sender::Http2(Line { sender, interim }) => {
                 sender.ready().await.map_err(|_| SendError::NotSent)?;
                 sender.try_send_request(request).await.map_err(|mut error| {
                     let unsent = error.take_message().is_some();
-                    classify(&error.into_error(), unsent)
+                    classify(&error.into_error(), unsent, interim)
                 })
             }
         }?;
@@ -128,7 +145,7 @@ impl Channel {
         Ok((answer, Kept(Some(self))))
     }
 
-    fn frame(&self, request: Injected, body: RequestBody) -> Result<Request<RequestBody>, SendError> {
+    fn frame(&self, request: Injected, body: RequestBody, hop: Hop) -> Result<Request<RequestBody>, SendError> {
         let mut parts = request.into_parts();
         let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let authority = self.origin.authority();
@@ -148,11 +165,13 @@ impl Channel {
                         absolute(UriScheme::HTTP, authority, target)?
                     }
                 };
+                hop.write_http1(&mut parts.headers);
             }
             Sender::Http2(_) => {
                 parts.version = Version::HTTP_2;
                 parts.headers.remove(HOST);
                 parts.uri = absolute(UriScheme::HTTPS, authority, target)?;
+                hop.write_http2(&mut parts.headers);
             }
         }
         Ok(Request::from_parts(parts, body))
@@ -167,8 +186,10 @@ fn absolute(scheme: UriScheme, authority: String, target: PathAndQuery) -> Resul
     Uri::from_parts(uri).map_err(|_| SendError::Malformed)
 }
 
-fn classify(error: &hyper::Error, unsent: bool) -> SendError {
-    if unsent || error.is_canceled() {
+fn classify(error: &hyper::Error, unsent: bool, interim: &Interim) -> SendError {
+    if interim.is_over() {
+        SendError::Malformed
+    } else if unsent || error.is_canceled() {
         SendError::NotSent
     } else if error.is_user() {
         SendError::Agent

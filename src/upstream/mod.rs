@@ -7,6 +7,8 @@ pub mod body;
 pub mod chain;
 mod channel;
 pub mod dial;
+mod hop;
+mod interim;
 mod reuse;
 pub mod screen;
 
@@ -20,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 pub use channel::{Channel, Kept, SendError};
+pub use hop::Hop;
 pub use reuse::{Key, Reuse};
 
 use crate::code::Code;
@@ -27,8 +30,9 @@ use crate::message::origin::{Origin, Scheme};
 use crate::spawn::Spawner;
 use crate::tls::{Alpn, Protocol, TlsFailure, Trust, Verified};
 use crate::upstream::body::RequestBody;
-use crate::upstream::channel::Sender;
+use crate::upstream::channel::{Line, Sender};
 use crate::upstream::dial::{DialError, Dialer};
+use crate::upstream::interim::{Counted, Interim};
 
 /// Why there is no channel.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +82,8 @@ pub enum Freshness {
     Any,
     /// Only a new one: the last waiting one turned out to be closed.
     New,
+    /// Only a new one that speaks HTTP/1.1: it becomes something else.
+    NewHttp1,
 }
 
 /// Makes and keeps connections to upstreams.
@@ -127,8 +133,9 @@ impl Upstream {
         let (sender, proof) = match origin.scheme() {
             Scheme::Http => (self.begin_http1(self.dialer.dial_cleartext(origin).await?).await?, None),
             Scheme::Https => {
+                let alpn = if freshness == Freshness::NewHttp1 { Alpn::Http1 } else { Alpn::Both };
                 let stream = self.dialer.dial(origin).await?;
-                let (stream, verified) = self.trust.handshake(stream, origin, Alpn::Both).await?;
+                let (stream, verified) = self.trust.handshake(stream, origin, alpn).await?;
                 let protocol = verified.negotiated();
                 let proof = Some(Arc::new(verified));
                 match protocol {
@@ -161,14 +168,15 @@ impl Upstream {
     {
         let mut builder = http1::Builder::new();
         builder.max_headers(MOST_RESPONSE_FIELDS);
-        let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream));
+        let interim = Arc::<Interim>::default();
+        let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(Counted::http1(stream, &interim)));
         let (sender, connection) =
             timeout(BEGIN_LIMIT, handshake).await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Http)?;
         self.spawner.spawn(async move {
             // Its error reaches the exchange that used the connection; an idle one that ends has no one to tell.
             let _ = connection.with_upgrades().await;
         });
-        Ok(Sender::Http1(sender))
+        Ok(Sender::Http1(Line { sender, interim }))
     }
 
     async fn begin_http2<S>(&self, key: &Key, stream: S, proof: Option<Arc<Verified>>) -> Result<Sender, ConnectError>
@@ -183,14 +191,16 @@ impl Upstream {
             .max_header_list_size(64 * 1024)
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(10));
-        let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(stream));
+        let interim = Arc::<Interim>::default();
+        let handshake = builder.handshake::<_, RequestBody>(TokioIo::new(Counted::http2(stream, &interim)));
         let (sender, connection) =
             timeout(BEGIN_LIMIT, handshake).await.map_err(|_| ConnectError::Timeout)?.map_err(ConnectError::Http)?;
         self.spawner.spawn(async move {
             let _ = connection.await;
         });
-        self.reuse.share(key.clone(), sender.clone(), proof);
-        Ok(Sender::Http2(sender))
+        let line = Line { sender, interim };
+        self.reuse.share(key.clone(), line.clone(), proof);
+        Ok(Sender::Http2(line))
     }
 }
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use crate::message::origin::Origin;
 use crate::tls::Verified;
 use crate::upstream::body::RequestBody;
-use crate::upstream::channel::Sender;
+use crate::upstream::channel::{Line, Sender};
 
 /// Idle connections for one key; beyond it the oldest is closed. As many as browsers' pools and more than one
 /// agent's parallel requests.
@@ -34,13 +34,13 @@ pub struct Key {
 }
 
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    sender: Line<http1::SendRequest<RequestBody>>,
     proof: Option<Arc<Verified>>,
     since: Instant,
 }
 
 struct Shared {
-    sender: http2::SendRequest<RequestBody>,
+    sender: Line<http2::SendRequest<RequestBody>>,
     proof: Option<Arc<Verified>>,
 }
 
@@ -69,7 +69,7 @@ impl Reuse {
     pub(super) fn take(&self, key: &Key) -> Option<(Sender, Option<Arc<Verified>>)> {
         let mut inner = self.inner.lock();
         if let Some(shared) = inner.shared.get(key) {
-            if !shared.sender.is_closed() {
+            if !shared.sender.sender.is_closed() {
                 return Some((Sender::Http2(shared.sender.clone()), shared.proof.clone()));
             }
             inner.shared.remove(key);
@@ -79,7 +79,7 @@ impl Reuse {
         if let Some(list) = inner.idle.get_mut(key) {
             while let Some(idle) = list.pop() {
                 taken = taken.saturating_add(1);
-                if !idle.sender.is_closed() && idle.since.elapsed() < IDLE_LIMIT {
+                if !idle.sender.sender.is_closed() && idle.since.elapsed() < IDLE_LIMIT {
                     found = Some((Sender::Http1(idle.sender), idle.proof));
                     break;
                 }
@@ -96,8 +96,8 @@ impl Reuse {
     }
 
     /// Keeps an HTTP/1.1 connection whose exchange has ended.
-    pub(super) fn put(&self, key: Key, sender: http1::SendRequest<RequestBody>, proof: Option<Arc<Verified>>) {
-        if sender.is_closed() {
+    pub(super) fn put(&self, key: Key, sender: Line<http1::SendRequest<RequestBody>>, proof: Option<Arc<Verified>>) {
+        if sender.sender.is_closed() {
             return;
         }
         let mut inner = self.inner.lock();
@@ -123,10 +123,10 @@ impl Reuse {
     }
 
     /// Offers a fresh HTTP/2 connection to the exchanges that come after.
-    pub(super) fn share(&self, key: Key, sender: http2::SendRequest<RequestBody>, proof: Option<Arc<Verified>>) {
+    pub(super) fn share(&self, key: Key, sender: Line<http2::SendRequest<RequestBody>>, proof: Option<Arc<Verified>>) {
         let mut inner = self.inner.lock();
         if inner.shared.len() >= IDLE_IN_ALL {
-            inner.shared.retain(|_, shared| !shared.sender.is_closed());
+            inner.shared.retain(|_, shared| !shared.sender.sender.is_closed());
         }
         if inner.shared.len() < IDLE_IN_ALL && !inner.closed {
             inner.shared.insert(key, Shared { sender, proof });
@@ -147,10 +147,10 @@ impl Reuse {
 impl Inner {
     fn sweep(&mut self) {
         for list in self.idle.values_mut() {
-            list.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_LIMIT);
+            list.retain(|idle| !idle.sender.sender.is_closed() && idle.since.elapsed() < IDLE_LIMIT);
         }
         self.idle.retain(|_, list| !list.is_empty());
-        self.shared.retain(|_, shared| !shared.sender.is_closed());
+        self.shared.retain(|_, shared| !shared.sender.sender.is_closed());
         self.count = self.idle.values().map(Vec::len).sum();
     }
 }

@@ -1,12 +1,14 @@
 //! Starts the program as a user would, asks it as an agent would, and searches what it left behind.
 
 mod canary;
+mod h2;
 mod home;
 mod process;
 mod runtimes;
 mod wire;
 
 pub use canary::{Canary, Search};
+pub use h2::{H2, flowing, whole};
 pub use home::{Home, LISTEN, private};
 pub use process::{Finished, PATIENCE, Serve, run_command, signal, spawn, until, wait};
 pub use runtimes::{Tool, need, script};

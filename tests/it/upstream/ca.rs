@@ -72,6 +72,17 @@ impl Ca {
         config
     }
 
+    /// A good certificate and its key as PEM, for servers that are no part of this process.
+    pub fn leaf_pem(&self, host: &str) -> (String, String) {
+        let (chain, key) = self.leaf(host, Leaf::Good);
+        let pem = |label: &str, der: &[u8]| {
+            let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
+            let lines: Vec<&str> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+        };
+        (pem("CERTIFICATE", &chain[0]), pem("PRIVATE KEY", key.secret_der()))
+    }
+
     fn leaf(&self, host: &str, leaf: Leaf) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let name = if leaf == Leaf::WrongHost { "wrong-host.example" } else { host };
         let now = OffsetDateTime::now_utc();

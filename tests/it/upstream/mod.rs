@@ -8,6 +8,7 @@ mod answer;
 mod ca;
 mod git;
 mod llm;
+pub mod play;
 mod record;
 mod relay;
 mod script;
@@ -27,6 +28,7 @@ use ca::Ca;
 
 pub use answer::pattern;
 pub use ca::{Leaf, Offer};
+pub use play::Play;
 
 pub use record::{Connection, Seen};
 pub use script::{Answer, Defect, Gate, Rule};

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::ca::{Leaf, Offer};
+use super::play::Play;
 use super::record::Seen;
 
 /// One scripted answer.
@@ -163,4 +164,6 @@ pub enum Defect {
     StallsAfterHead,
     /// Reads the request's head over TLS, sends these bytes and closes, cleanly or not.
     Raw(Bytes),
+    /// A server of the test's own.
+    Plays(Play),
 }

@@ -82,6 +82,7 @@ async fn encrypted(state: Arc<State>, stream: TcpStream) {
         Some(Defect::Certificate(bad)) => leaf = *bad,
         Some(Defect::Offers(only)) => offer = *only,
         Some(Defect::StallsAfterHead | Defect::Raw(_)) => offer = Offer::Http1,
+        Some(Defect::Plays(play)) => offer = play.offer(),
         None => {}
     }
     let config = state.ca.server_config(&name, leaf, offer);
@@ -97,6 +98,7 @@ async fn encrypted(state: Arc<State>, stream: TcpStream) {
             let _ = tls.write_all(&bytes).await;
             let _ = tls.shutdown().await;
         }
+        Some(Defect::Plays(play)) => play.act(tls).await,
         _ => {
             let chosen = if tls.get_ref().1.alpn_protocol() == Some(b"h2") { Offer::Http2 } else { Offer::Http1 };
             exchange(state, connection, tls, chosen).await;
@@ -121,7 +123,7 @@ where
     }
 }
 
-async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> Bytes {
+pub async fn read_head<S: AsyncRead + Unpin>(stream: &mut S) -> Bytes {
     let mut head = Vec::new();
     let mut byte = [0u8; 1];
     while !head.ends_with(b"\r\n\r\n") {
