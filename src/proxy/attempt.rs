@@ -114,7 +114,9 @@ async fn send(
         let sending = channel.send(request, carried.upload.attempt(), carried.hop);
         match tokio::time::timeout(shared.limits.response, sending).await {
             Err(_) => return Err(Failure::Broken(Answer::of(Code::UpstreamTimeout))),
-            Ok(Err(_)) if carried.upload.refused() => return Err(Failure::Ours(Answer::of(Code::PlaceholderMisdirected))),
+            Ok(Err(_)) if carried.upload.refused() => {
+                return Err(Failure::Ours(Answer::of(Code::PlaceholderMisdirected)));
+            }
             Ok(Err(SendError::NotSent)) if reused => freshness = Freshness::New,
             Ok(Err(error)) => {
                 account.record().detail = Some(error.to_string());

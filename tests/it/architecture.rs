@@ -174,6 +174,28 @@ fn nothing_that_looks_like_a_key_stands_in_the_repository() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn tests_that_a_plain_run_passes_over_are_listed_with_their_reason() {
+    let ignored = Regex::new(r"#\[ignore[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:async\s+)?fn\s+(\w+)").unwrap();
+    let mut found = BTreeSet::new();
+    for file in ["src", "tests"].iter().flat_map(|dir| files(&root().join(dir), &|_| true)) {
+        let name = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        if !name.ends_with(".rs") || name.ends_with("architecture.rs") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        found.extend(ignored.captures_iter(&text).map(|captures| (name.clone(), captures[1].to_owned())));
+    }
+    let list = std::fs::read_to_string(root().join("tests/fixtures/exceptions.txt")).unwrap();
+    let mut listed = BTreeSet::new();
+    for line in list.lines().filter(|line| !line.starts_with('#')) {
+        let [file, function, reason] = line.splitn(3, " :: ").collect::<Vec<_>>().try_into().unwrap();
+        assert!(reason.len() > 10, "{line}");
+        listed.insert((file.to_owned(), function.to_owned()));
+    }
+    assert_eq!(found, listed);
+}
+
 fn floor(room: &str) -> Option<u8> {
     FLOORS.iter().find(|(_, rooms)| rooms.contains(&room)).map(|(floor, _)| *floor)
 }
