@@ -76,3 +76,60 @@ impl Core {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::app::{Mode, Options, Running};
+    use crate::clock::{Clock, WallTime};
+    use crate::home::Home;
+    use crate::tls::Inherited;
+    use crate::vault::Vault;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    #[tokio::test]
+    async fn a_root_is_renewed_30_days_before_its_end_and_both_are_in_the_bundle() {
+        let place = tempfile::tempdir().unwrap();
+        let home = Home::at(place.path());
+        let text = "listen: {proxy: 127.0.0.1:0, base_url: 127.0.0.1:0, admin: 127.0.0.1:0, proxy_tls: 127.0.0.1:0}\n";
+        let options = Options {
+            config_file: home.config_file(),
+            config: crate::config::parse(text, "k").unwrap(),
+            home: home.clone(),
+            mode: Mode::Serve,
+            vault: Vault::ephemeral().await.unwrap(),
+            found: Vec::new(),
+            lines_to_stdout: false,
+            inherited: Inherited::default(),
+            redactor: Arc::default(),
+            way_out: None,
+            companion: None,
+        };
+        let running = Running::start(options).await.unwrap();
+        let core = &running.core;
+        let now = Clock::System.now();
+        let first = core.ca_info();
+        assert!(first.permitted.contains(&"localhost".to_owned()));
+        let view = core.shared.view.load_full();
+        core.suit_root(&view).await;
+        assert_eq!(core.ca_info(), first, "nothing is to be done");
+        // Another process left one that lives 29 days more.
+        let year = first.not_after.since(first.not_before);
+        let past = WallTime(now.plus(29 * DAY).0 - u64::try_from(year.as_millis()).unwrap());
+        let (old, _) = Authority::rotate(&home, &first.permitted, past).unwrap();
+        assert!(old.info().not_after < now.plus(30 * DAY));
+        core.suit_root(&view).await;
+        let renewed = core.ca_info();
+        assert!(renewed.not_after > now.plus(300 * DAY), "{renewed:?}");
+        assert!(renewed.permitted.contains(&"localhost".to_owned()));
+        let bundle = std::fs::read_to_string(home.ca_bundle()).unwrap();
+        let first_of = |pem: &str| pem.split_inclusive("-----END CERTIFICATE-----").next().unwrap().to_owned();
+        assert!(bundle.contains(first_of(old.root_pem()).trim()), "the old one is still trusted");
+        let new = std::fs::read_to_string(home.ca_cert()).unwrap();
+        assert!(bundle.contains(first_of(&new).trim()));
+        running.stop(Duration::from_secs(5)).await;
+    }
+}

@@ -119,7 +119,7 @@ impl Core {
 
 /// A running proxy; dropping it does not stop it, [`Running::stop`] does.
 pub struct Running {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     control: Arc<AppControl>,
 }
 

@@ -168,6 +168,8 @@ impl Dialer {
         for address in candidates {
             match self.screen.judge(address) {
                 Ok(()) => permitted.push(address),
+                // A name that leads to us by one of its addresses is meant to.
+                Err(Prohibited::Ourselves) => return Err(Prohibited::Ourselves.into()),
                 Err(reason) => refused = Some(reason),
             }
         }

@@ -118,6 +118,41 @@ fn refuses_its_own_listeners() {
 }
 
 #[test]
+fn refuses_its_own_listeners_by_any_name_even_where_loopback_is_allowed() {
+    // RT-12, RT-13: no marker is sent upstream, the address alone tells.
+    let upstream = crate::upstream::TestUpstream::start();
+    let home = crate::harness::Home::new(&upstream);
+    let networks = "  allow_networks: [127.0.0.0/8, 0.0.0.0/8, \"::1/128\", \"::ffff:0:0/96\"]\n";
+    let section = home.upstream_section(&upstream, networks);
+    let listen = "listen: {proxy: \"0.0.0.0:0\", base_url: \"127.0.0.1:0\", admin: \"127.0.0.1:0\"}\n";
+    home.write_config(&format!("{listen}{section}default: tunnel\n"));
+    let token = home.agent("coder");
+    let daemon = home.serve();
+    let proxy = std::net::SocketAddr::from(([127, 0, 0, 1], daemon.proxy.port()));
+    let ports = [daemon.proxy.port(), daemon.base_url.port(), daemon.admin.port()];
+    let hosts = ["127.0.0.1", "localhost", "LOCALHOST.", "x.localhost", "127.0.0.2", "0.0.0.0", "[::ffff:127.0.0.1]"];
+    let mut routes = String::from("routes:\n");
+    for host in hosts.map(|host| host.trim_end_matches('.')) {
+        routes.push_str(&format!("  - {{host: \"{host}\", ports: {ports:?}, action: tunnel}}\n"));
+    }
+    home.write_config(&format!("{listen}{section}default: tunnel\n{routes}"));
+    let ask = |host: &str, port: u16| {
+        let mut wire = crate::harness::Wire::connect(&home, proxy);
+        wire.ask(&crate::harness::connect_request(&format!("{host}:{port}"), "coder", &token))
+    };
+    crate::harness::until("the routes", || (ask("127.0.0.1", ports[0]).status != 403).then_some(()));
+    for port in ports {
+        for host in hosts {
+            // Only the proxy listens on every address.
+            if (host == "127.0.0.2" || host == "0.0.0.0") && port != daemon.proxy.port() {
+                continue;
+            }
+            ask(host, port).assert_refused(508, "proxy_loop");
+        }
+    }
+}
+
+#[test]
 fn an_address_that_is_refused_says_so_in_absolute_form_too() {
     let stage = Stage::with(OPEN, |_, _| {});
     let authorization = stage.authorization();

@@ -76,6 +76,27 @@ fn asks_for_authentication_and_takes_it_on_the_same_connection() {
 }
 
 #[test]
+fn a_connection_outlives_refusals_and_takes_another_connect() {
+    let stage = Stage::new();
+    let authorization = stage.authorization();
+    let mut wire = stage.wire();
+    // Old clients say it to a proxy in words that HTTP never had.
+    let absolute = format!("GET https://{ACME}/ HTTP/1.1\r\nHost: {ACME}\r\nProxy-Connection: keep-alive\r\n");
+    let first = wire.ask(&format!("{absolute}\r\n"));
+    first.assert_refused(407, "agent_unauthenticated");
+    assert_eq!(first.value("content-length"), Some("0"));
+    wire.ask(&format!("{absolute}{authorization}\r\n")).assert_status(200);
+    let target = "nowhere.example:443";
+    wire.ask(&crate::harness::connect_request(target, "coder", &stage.token)).assert_refused(403, "policy_denied");
+    wire.send(crate::harness::connect_request(&format!("{ACME}:443"), "coder", &stage.token).as_bytes());
+    wire.head_only().assert_status(200);
+    wire.tls(&stage.ca(), ACME, HTTP1).unwrap().ask(&get(ACME, "/")).assert_status(200);
+    for seen in stage.upstream.seen_at(ACME) {
+        assert_eq!((seen.value("proxy-connection"), seen.value("proxy-authorization")), (None, None));
+    }
+}
+
+#[test]
 fn loses_no_byte_of_a_hello_in_the_same_packet() {
     // PX-03: a client may send its hello without waiting for the 200.
     use std::io::{Read, Write};
