@@ -10,13 +10,13 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing there.
-    #[error("a {what} cannot be empty")]
+    #[error("{what} cannot be empty")]
     Empty {
         /// Which kind of name.
         what: &'static str,
     },
     /// Longer than the limit.
-    #[error("a {what} is at most {limit} characters")]
+    #[error("{what} is at most {limit} characters")]
     TooLong {
         /// Which kind of name.
         what: &'static str,
@@ -24,7 +24,7 @@ pub enum NameError {
         limit: usize,
     },
     /// A character outside the alphabet.
-    #[error("a {what} uses only {alphabet}")]
+    #[error("{what} uses only {alphabet}")]
     Character {
         /// Which kind of name.
         what: &'static str,
@@ -98,21 +98,21 @@ macro_rules! name {
 name!(
     /// An identified caller of the proxy. Its alphabet needs no escapes in a proxy URL.
     AgentName,
-    "agent name",
+    "an agent's name",
     "A-Z a-z 0-9 . _ ~ -",
     is_name_byte
 );
 name!(
     /// A service that agents call, as the catalogue or the configuration names it.
     ProviderId,
-    "provider name",
+    "a provider's name",
     "a-z 0-9 -",
     |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'
 );
 name!(
     /// The name of a credential inside its provider's pool, the part after the colon of `anthropic:work`.
     ShortName,
-    "credential name",
+    "a credential's name",
     "A-Z a-z 0-9 . _ ~ -",
     is_name_byte
 );

@@ -31,6 +31,7 @@ pub(super) async fn run(core: Arc<Core>) {
         if count.is_multiple_of(SWEEP_EVERY) {
             core.shared.upstream.reuse().sweep();
             core.open.sweep(Instant::now());
+            save_seen(&core).await;
         }
         if count.is_multiple_of(ROOT_EVERY) {
             let view = core.shared.view.load_full();
@@ -44,6 +45,13 @@ pub(super) async fn run(core: Arc<Core>) {
                 tracing::error!(%error, "the vault changed but could not be read; the earlier state stays in force");
             }
         }
+    }
+}
+
+/// Writes when agents were last seen.
+pub(super) async fn save_seen(core: &Core) {
+    if let Err(error) = core.vault.touch_agents(core.shared.books.totals.take_seen()).await {
+        tracing::debug!(%error, "when agents were last seen could not be written");
     }
 }
 

@@ -249,6 +249,7 @@ impl Running {
             tracing::warn!("some exchanges did not end within the grace period");
         }
         keep::save_pools(&self.core).await;
+        keep::save_seen(&self.core).await;
         self.core.shared.books.recorder.flush(FLUSH);
         self.counts()
     }

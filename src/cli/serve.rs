@@ -8,10 +8,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::context::Context;
+use super::daemon::Daemon;
 use super::first_use;
 use super::output::{Failure, Outcome};
 use super::run::in_words;
-use crate::app::{Mode, Options, Running};
+use crate::app::{AppError, Mode, Options, Running};
 use crate::config::Level;
 use crate::tls::Inherited;
 
@@ -29,6 +30,10 @@ pub async fn serve(context: &mut Context) -> Outcome {
     let (home, config) = (context.home()?, context.config()?);
     context.start_messages(level(config.log.level))?;
     config.warnings.0.iter().for_each(|warning| context.output.warn(&warning.to_string()));
+    // Found here, it is named for what it is: its ports alone would look like another program's.
+    if Daemon::connect(&home).await.is_some() {
+        return Err(AppError::AlreadyRunning.into());
+    }
     home.create()?;
     let vault = first_use::open(context, &home, &config).await?;
     let config_file = context.config_file()?;

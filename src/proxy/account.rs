@@ -3,11 +3,13 @@
 //! Invariant: an account is opened when a request head has arrived and travels with the exchange into the response
 //! body, so that it is emitted exactly once, however the exchange ends.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use http::{Method, Version};
+use parking_lot::Mutex;
 
 use crate::clock::WallTime;
 use crate::code::Code;
@@ -24,6 +26,7 @@ pub struct Totals {
     rotations: AtomicU64,
     denied: AtomicU64,
     redactions: AtomicU64,
+    seen: Mutex<HashMap<AgentName, WallTime>>,
 }
 
 /// The counts at one moment.
@@ -48,6 +51,13 @@ impl Totals {
         };
         bump(&self.exchanges, 1);
         bump(&self.redactions, record.redactions);
+        if let Some(agent) = &record.agent {
+            let mut seen = self.seen.lock();
+            match seen.get_mut(agent) {
+                Some(last) => *last = record.ts.max(*last),
+                None => drop(seen.insert(agent.clone(), record.ts)),
+            }
+        }
         match record.decision {
             Decision::Injected => bump(&self.injected, 1),
             Decision::Denied => bump(&self.denied, 1),
@@ -55,6 +65,11 @@ impl Totals {
         }
         let hops = record.attempts.windows(2).filter(|pair| matches!(pair, [a, b] if a.profile != b.profile)).count();
         bump(&self.rotations, u64::try_from(hops).unwrap_or(0));
+    }
+
+    /// When each agent was last seen, since this was last asked.
+    pub fn take_seen(&self) -> Vec<(AgentName, WallTime)> {
+        self.seen.lock().drain().collect()
     }
 
     /// The counts so far.

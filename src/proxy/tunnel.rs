@@ -52,6 +52,7 @@ pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, arriva
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             account.answered(answer.code, Some(response.status().as_u16()));
+            account.record().bytes_out = http_body::Body::size_hint(response.body()).lower();
             response
         }
         Ok(Open::Intercept { agent, origin, config }) => {

@@ -214,7 +214,7 @@ pub struct Run {
     #[arg(long, value_name = "K")]
     pub pass_env: Vec<String>,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }
 
@@ -436,6 +436,10 @@ mod tests {
         assert_eq!(run.command, ["env", "--json", "-q", "--", "--home"]);
         let cli = Cli::try_parse_from(["keyferry", "run", "env", "--json"]).unwrap();
         assert!(!cli.global.json);
+        for words in [["keyferry", "run", "--agnet", "coder"], ["keyferry", "run", "--nosuch", "claude"]] {
+            let error = Cli::try_parse_from(words).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::UnknownArgument, "a slip is not taken for the command");
+        }
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn refuses_what_could_not_do_what_it_says() {
         ("upstream: {timeouts: {connect: 0s}}", "not a duration"),
         ("upstream: {timeouts: {conect: 1s}}", "did you mean `connect`?"),
         // providers
-        ("providers: {Acme: {}}", "provider name uses only"),
+        ("providers: {Acme: {}}", "provider's name uses only"),
         (
             "providers: {acme: {inject: {header: X-Key, value: \"{secret}\"}}}",
             "`providers.acme.hosts`: there are no hosts",
@@ -159,7 +159,7 @@ fn refuses_what_could_not_do_what_it_says() {
         ("pools: {openai: {cooldown: []}}", "is empty"),
         ("pools: {openai: {cooldown: [5m, 1m]}}", "does not rise"),
         // agents
-        ("agents: {\"a b\": {}}", "agent name uses only"),
+        ("agents: {\"a b\": {}}", "agent's name uses only"),
         ("agents: {coder: {allow: openai}}", "is a list"),
         ("agents: {coder: {allow: [{methods: [GET]}]}}", "has no `provider`"),
         ("agents: {coder: {allow: [{provider: openai, methods: []}]}}", "is empty"),

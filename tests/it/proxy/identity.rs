@@ -123,6 +123,20 @@ fn a_rotated_token_replaces_the_old_one() {
 }
 
 #[test]
+fn an_agent_is_listed_with_when_it_was_last_seen() {
+    let mut stage = Stage::new();
+    let seen = |stage: &Stage| {
+        let listed = stage.home.command(&["agent", "list", "--json"]).json();
+        let row = listed.as_array().unwrap().iter().find(|row| row["agent"] == "coder").unwrap().clone();
+        row["last_seen"].as_str().map(ToOwned::to_owned)
+    };
+    assert_eq!(seen(&stage), None);
+    stage.get(ACME, "/").assert_status(200);
+    stage.stop();
+    assert!(seen(&stage).is_some_and(|time| time.starts_with("20")));
+}
+
+#[test]
 fn tokens_stand_nowhere_in_the_clear() {
     let mut stage = Stage::new();
     stage.get(ACME, "/").assert_status(200);

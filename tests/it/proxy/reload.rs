@@ -35,6 +35,32 @@ fn a_new_configuration_takes_effect_at_once() {
 }
 
 #[test]
+fn hosts_that_a_reload_brings_have_certificates_at_once() {
+    let stage = Stage::new();
+    let before = std::fs::read(stage.ca()).unwrap();
+    let bundle = || std::fs::read(stage.home.path().join("ca/bundle.pem")).unwrap();
+    let old_bundle = bundle();
+    rewrite(&stage, &CONFIG.replace("routes:\n", "routes:\n  - {host: new.somewhere.example, action: allow}\n"));
+    stage.daemon.signal(Signal::HUP);
+    until("the new rule", || (stage.connect("new.somewhere.example:443").status == 200).then_some(()));
+    stage.open("new.somewhere.example");
+    // The host lies outside of what the root could sign for, so there is a new one.
+    assert_ne!(std::fs::read(stage.ca()).unwrap(), before);
+    assert_ne!(bundle(), old_bundle);
+    stage.daemon.stderr.line_with("root certificate");
+    stage.get(ACME, "/").assert_status(200);
+}
+
+#[test]
+fn a_host_that_a_secret_brings_has_a_certificate_at_once() {
+    let stage = Stage::new();
+    let canary = crate::harness::Canary::plain();
+    stage.home.set("acme:elsewhere", &canary, &["--host", "own.elsewhere.example"]);
+    until("the secret", || (stage.connect("own.elsewhere.example:443").status == 200).then_some(()));
+    stage.open("own.elsewhere.example");
+}
+
+#[test]
 fn a_faulty_file_changes_nothing_and_says_why() {
     // FA-10
     let stage = Stage::new();
