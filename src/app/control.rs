@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use crate::admin::{Control, ControlError, Session};
+use crate::app::core::Core;
 use crate::app::profiles::profile_json;
-use crate::app::running::Core;
-use crate::app::{errand, installed, parts, snapshot};
+use crate::app::{errand, figures, installed, parts, snapshot};
 use crate::config;
 use crate::id::{AgentName, ProfileId};
 use crate::pool::Pools;
@@ -48,7 +48,7 @@ impl Control for AppControl {
     fn metrics(&self) -> String {
         let shared = &self.core.shared;
         let now = shared.clock.now();
-        parts::show_profiles(shared, &shared.view.load());
+        figures::show_profiles(shared, &shared.view.load());
         shared.books.recorder.render(now)
     }
 

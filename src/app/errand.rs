@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Limited};
 
-use crate::app::running::Core;
+use crate::app::core::Core;
 use crate::id::{AgentName, RequestId};
 use crate::message::origin::{Origin, Scheme};
 use crate::pool::{Doubt, Verdict};

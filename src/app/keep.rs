@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::app::running::Core;
+use crate::app::core::Core;
 use crate::vault::PoolRow;
 
 /// Another process's change is seen within this time even if it told nobody.

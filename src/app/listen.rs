@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 
 use crate::admin::Listeners;
 use crate::app::error::AppError;
-use crate::app::running::Mode;
+use crate::app::options::Mode;
 use crate::config::{self, Config};
 use crate::home::Home;
 use crate::id::AgentName;

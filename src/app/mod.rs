@@ -4,14 +4,18 @@
 //! swaps it in one step, or changes nothing.
 
 mod control;
+mod core;
 mod errand;
 mod error;
+mod figures;
 mod installed;
 mod keep;
 mod listen;
 mod members;
+mod options;
 mod parts;
 mod profiles;
+mod refresh;
 mod root;
 mod running;
 mod snapshot;
@@ -21,5 +25,6 @@ pub use errand::ErrandError;
 pub use error::AppError;
 pub use installed::certificate_hosts;
 pub use members::{Found, find_in_environment};
+pub use options::{Mode, Options};
 pub use profiles::profile_json;
-pub use running::{Mode, Options, Running};
+pub use running::Running;

@@ -1,28 +1,30 @@
 //! Makes the parts of a proxy, in the order in which they need each other.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use crate::app::core::{Core, Root, State};
 use crate::app::error::AppError;
+use crate::app::figures;
 use crate::app::installed;
 use crate::app::listen::{self, Bound};
-use crate::app::root::{self, Root};
-use crate::app::running::{Core, Mode, Options, State};
+use crate::app::options::{Mode, Options};
+use crate::app::root;
 use crate::app::snapshot::{self, Ingredients};
 use crate::app::way_out;
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::id::ProviderId;
 use crate::policy::Fallback;
-use crate::pool::{Jitter, Ladders, PoolSettings, Pools, Readiness, Strategy};
-use crate::proxy::{Books, Limits, Shared, View};
+use crate::pool::{Jitter, Ladders, PoolSettings, Pools, Strategy};
+use crate::proxy::{Books, Limits, Shared};
 use crate::source::OpenValues;
 use crate::spawn::Spawner;
-use crate::telemetry::{AccessLog, Audit, Change, Metrics, ProfileState, Recorder};
+use crate::telemetry::{AccessLog, Audit, Change, Metrics, Recorder};
 use crate::tls::{Authority, Leaves, Trust, write_bundle};
 use crate::upstream::Upstream;
 use crate::upstream::body::Budget;
@@ -114,7 +116,7 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
         budget: Budget::new(limits.replay_in_all),
         connections: Arc::new(Semaphore::new(limits.connections)),
     });
-    observe(&shared, &shared.view.load());
+    figures::observe(&shared, &shared.view.load());
     let state = State { config, catalogue, last_reload: None, restart_needed: Vec::new() };
     let core = Core {
         shared,
@@ -133,32 +135,6 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
         started: now,
     };
     Ok((Arc::new(core), bound))
-}
-
-/// Tells the metrics which profiles there are.
-pub(super) fn observe(shared: &Shared, view: &View) {
-    let known: HashSet<_> = view.credentials.all().map(|member| &member.profile).collect();
-    shared.pools.retain(|profile| known.contains(profile));
-    for member in view.credentials.all() {
-        shared.pools.know(&member.profile, member.fingerprint);
-    }
-    shared.books.recorder.metrics().forget_profiles();
-    show_profiles(shared, view);
-}
-
-/// Brings the figures of the profiles up to date.
-pub(super) fn show_profiles(shared: &Shared, view: &View) {
-    let now = shared.clock.now();
-    for member in view.credentials.all() {
-        let state = shared.pools.state(&member.profile, now);
-        let shown = match state.state {
-            Readiness::Ready => ProfileState::Ready,
-            Readiness::Cooling => ProfileState::Cooling,
-            Readiness::HalfOpen => ProfileState::HalfOpen,
-            Readiness::Disabled => ProfileState::Disabled,
-        };
-        shared.books.recorder.metrics().set_profile_state(&state.profile, shown, state.until);
-    }
 }
 
 /// The pools' settings, in the pools' own words.

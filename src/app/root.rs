@@ -6,19 +6,13 @@
 
 use std::sync::Arc;
 
+use crate::app::core::{Core, Root};
 use crate::app::error::AppError;
 use crate::app::installed;
 use crate::app::listen;
-use crate::app::running::Core;
 use crate::proxy::View;
 use crate::telemetry::{Action, Change};
 use crate::tls::{Authority, CaInfo, Leaves, Loaded, write_bundle};
-
-/// The root and the hosts that it was taken for.
-pub(super) struct Root {
-    pub authority: Arc<Authority>,
-    pub hosts: Vec<String>,
-}
 
 /// What is to be told of a root that is not the one that was there.
 pub(super) fn said(loaded: &Loaded) -> Option<(Action, String)> {

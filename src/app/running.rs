@@ -1,121 +1,22 @@
 //! A proxy that runs in this process.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::admin::{self, Control as _, Listeners, Session};
 use crate::app::control::AppControl;
+use crate::app::core::Core;
 use crate::app::error::AppError;
-use crate::app::members::Found;
+use crate::app::options::{Mode, Options};
 use crate::app::parts;
-use crate::app::root::Root;
-use crate::app::snapshot::{self, Ingredients};
 use crate::app::{ErrandError, errand, installed, keep};
-use crate::config::Config;
-use crate::home::Home;
 use crate::id::AgentName;
-use crate::policy::Fallback;
-use crate::provider::Catalogue;
-use crate::proxy::{self, Counts, Shared};
-use crate::source::OpenValues;
-use crate::vault::Vault;
+use crate::proxy::{self, Counts};
 
 /// Longer than a disk needs, shorter than a person's patience.
 const FLUSH: Duration = Duration::from_secs(3);
-
-/// How the proxy is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// The daemon: the configured ports, an admin socket, everything unknown refused.
-    Serve,
-    /// Beside one child: free loopback ports, everything unknown tunnelled.
-    Run,
-}
-
-/// What a proxy is started with.
-#[derive(Debug)]
-pub struct Options {
-    /// Where its files are.
-    pub home: Home,
-    /// The configuration file, for reloads; it need not exist.
-    pub config_file: PathBuf,
-    /// What it says.
-    pub config: Config,
-    /// How it is used.
-    pub mode: Mode,
-    /// The vault: stored, or in memory for this process.
-    pub vault: Vault,
-    /// Known variables of the caller's environment.
-    pub found: Vec<Found>,
-    /// Whether access lines go to stdout too.
-    pub lines_to_stdout: bool,
-    /// The caller's environment, for its own CA bundle.
-    pub inherited: crate::tls::Inherited,
-    /// Masks secrets in what this process writes; the caller's messages go through the same one.
-    pub redactor: Arc<crate::scrub::Redactor>,
-    /// Proxies of the caller's environment on the way out; the configuration's own goes first.
-    pub way_out: Option<crate::upstream::chain::Chain>,
-    /// The agent that gets a listener of its own, for programs that cannot authenticate to a proxy.
-    pub companion: Option<AgentName>,
-}
-
-/// What reload, refresh and the admin interface work on.
-pub(super) struct Core {
-    pub shared: Arc<Shared>,
-    pub vault: Vault,
-    pub open: Arc<OpenValues>,
-    pub found: Vec<Found>,
-    pub root: Mutex<Root>,
-    pub inherited: crate::tls::Inherited,
-    pub home: Home,
-    pub config_file: PathBuf,
-    pub mode: Mode,
-    pub state: Mutex<State>,
-    pub listeners: Listeners,
-    pub started: crate::clock::WallTime,
-    pub ca_file: PathBuf,
-    pub bundle_file: PathBuf,
-}
-
-/// What a reload replaces.
-pub(super) struct State {
-    pub config: Arc<Config>,
-    pub catalogue: Arc<Catalogue>,
-    pub last_reload: Option<(crate::clock::WallTime, Result<(), String>)>,
-    pub restart_needed: Vec<String>,
-}
-
-impl Core {
-    /// Reads the vault anew and swaps the snapshot.
-    pub async fn refresh(&self) -> Result<(), AppError> {
-        let (config, catalogue) = {
-            let state = self.state.lock();
-            (Arc::clone(&state.config), Arc::clone(&state.catalogue))
-        };
-        let view = snapshot::build(self.ingredients(&config, &catalogue)).await?;
-        self.swap(view).await;
-        Ok(())
-    }
-
-    pub fn ingredients<'a>(&'a self, config: &'a Config, catalogue: &'a Arc<Catalogue>) -> Ingredients<'a> {
-        let fallback = match self.mode {
-            Mode::Serve => Fallback::Deny,
-            Mode::Run => Fallback::Tunnel,
-        };
-        Ingredients { config, fallback, catalogue, vault: &self.vault, found: &self.found, open: &self.open }
-    }
-
-    /// Puts a snapshot in force, with a root certificate that fits it first.
-    pub async fn swap(&self, view: proxy::View) {
-        self.suit_root(&view).await;
-        parts::observe(&self.shared, &view);
-        self.shared.view.store(Arc::new(view));
-    }
-}
 
 /// A running proxy; dropping it does not stop it, [`Running::stop`] does.
 pub struct Running {
