@@ -3,13 +3,29 @@
 use std::io;
 use std::net::SocketAddr;
 
-use crate::app::way_out::ProxyFault;
 use crate::config::Faults;
 use crate::home::HomeError;
 use crate::provider::DraftFault;
 use crate::telemetry::AuditUnavailable;
 use crate::tls::{BundleError, CaError, TrustError};
+use crate::upstream::chain::ProxyUrlError;
 use crate::vault::VaultError;
+
+/// Why the configured proxy cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyFault {
+    /// The variable is not set.
+    #[error("upstream.proxy: the variable {0} is not set")]
+    Unset(String),
+    /// What it names cannot be used.
+    #[error("upstream.proxy: what {place} holds cannot be used: {source}")]
+    Url {
+        /// The variable or file.
+        place: String,
+        /// Why not.
+        source: ProxyUrlError,
+    },
+}
 
 /// A start that failed.
 #[derive(Debug, thiserror::Error)]

@@ -4,29 +4,13 @@
 
 use std::path::PathBuf;
 
-use crate::app::error::AppError;
+use crate::app::error::{AppError, ProxyFault};
 use crate::config::{Config, ProxySource};
 use crate::home::{self, Home};
 use crate::upstream::chain::{Chain, Exceptions, ProxyUrl, ProxyUrlError};
 
 /// A URL, and no more.
 const MOST_URL: u64 = 16 * 1024;
-
-/// Why the configured proxy cannot be taken.
-#[derive(Debug, thiserror::Error)]
-pub enum ProxyFault {
-    /// The variable is not set.
-    #[error("upstream.proxy: the variable {0} is not set")]
-    Unset(String),
-    /// What it names cannot be used.
-    #[error("upstream.proxy: what {place} holds cannot be used: {source}")]
-    Url {
-        /// The variable or file.
-        place: String,
-        /// Why not.
-        source: ProxyUrlError,
-    },
-}
 
 /// The way out of this process.
 pub(super) fn chain(config: &Config, home: &Home, inherited: Option<Chain>) -> Result<Option<Chain>, AppError> {

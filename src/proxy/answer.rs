@@ -14,32 +14,17 @@ use http::header::{
 use http::{Method, Response, StatusCode};
 use http_body::Body;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
 use crate::code::Code;
 use crate::message::field::{strip_hop_by_hop, strip_response};
 use crate::proxy::account::Account;
 use crate::proxy::delivery::{Delivery, Flow, Parts};
-use crate::proxy::limits::{DECODE_AHEAD, ERROR_BODY, ERROR_BODY_WAIT, SCRUB_WHOLE};
+use crate::proxy::limits::{DECODE_AHEAD, SCRUB_WHOLE};
+use crate::proxy::received::Received;
 use crate::proxy::respond::Answer;
 use crate::proxy::watch::Watch;
 use crate::scrub::{Codings, Decoder, Framing, Patterns, scrub_fields};
-use crate::upstream::Kept;
 use crate::upstream::body::{Upload, was_reset};
-
-/// An answer whose head has arrived, with what was read of its body.
-pub struct Received {
-    /// The head.
-    pub head: http::response::Parts,
-    /// Read already.
-    pub prefix: Bytes,
-    /// Whether it broke off while it was read.
-    pub broken: bool,
-    /// The rest.
-    pub body: Incoming,
-    /// The connection.
-    pub kept: Kept,
-}
 
 /// Whether a credential went out with the request.
 pub enum Credentialed {
@@ -55,47 +40,6 @@ pub struct Way {
     pub credentialed: Credentialed,
     /// What looks at it on its way.
     pub watch: Option<Watch>,
-}
-
-/// Reads so much of a body as is needed to judge an answer.
-pub async fn peek_body(received: &mut Received) {
-    let mut buffer = BytesMut::new();
-    let read = async {
-        while buffer.len() < ERROR_BODY {
-            match received.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        buffer.extend_from_slice(&data);
-                    }
-                }
-                Some(Err(_)) => return true,
-                None => return was_reset(&received.body, received.head.version),
-            }
-        }
-        false
-    };
-    received.broken = tokio::time::timeout(ERROR_BODY_WAIT, read).await.unwrap_or(false);
-    received.prefix = buffer.freeze();
-}
-
-/// What was read of an answer's body, with its content codings taken off as far as that goes.
-#[must_use]
-pub fn readable(received: &Received) -> Bytes {
-    let Ok(Some(codings)) = Codings::read(&received.head.headers) else { return received.prefix.clone() };
-    plain(&mut Decoder::new(&codings), received.prefix.clone())
-}
-
-/// What `decoder` makes of the next bytes, as far as it is worth looking at.
-#[must_use]
-pub fn plain(decoder: &mut Decoder, data: Bytes) -> Bytes {
-    decoder.feed(data);
-    let mut text = BytesMut::new();
-    while text.len() < ERROR_BODY
-        && let Ok(Some(piece)) = decoder.next()
-    {
-        text.extend_from_slice(&piece);
-    }
-    text.freeze()
 }
 
 /// Makes the response.

@@ -8,45 +8,25 @@ use std::time::{Duration, Instant};
 
 use http::Response;
 
-use crate::agent::Agent;
 use crate::code::Code;
-use crate::policy::{Action, Permit};
+use crate::policy::Action;
 use crate::pool::{Ask, Candidate, Committed, Renewed, Shortage, Step, Target};
+use crate::provider::Provider;
 use crate::provider::outcome::{Outcome, Scanner};
-use crate::provider::{Provider, Stripped};
 use crate::proxy::account::Account;
-use crate::proxy::answer::{self, Credentialed, Received, Way};
+use crate::proxy::answer::{self, Credentialed, Way};
 use crate::proxy::attempt::{self, Failure};
+use crate::proxy::carried::Carried;
 use crate::proxy::delivery::Delivery;
 use crate::proxy::facts::{self, Facts};
 use crate::proxy::limits::{ASK_BODY, ATTEMPTS};
+use crate::proxy::received::Received;
 use crate::proxy::respond::Answer;
 use crate::proxy::state::{Shared, View};
 use crate::proxy::watch::{self, Watch};
-use crate::proxy::websocket::Asked;
 use crate::scrub::Patterns;
 use crate::source::Member;
 use crate::telemetry::AttemptRecord;
-use crate::upstream::Hop;
-use crate::upstream::body::Upload;
-
-/// A permitted exchange, stripped of everything that must not go on.
-pub struct Carried {
-    pub view: Arc<View>,
-    pub agent: Agent,
-    pub permit: Permit,
-    pub provider: Option<Arc<Provider>>,
-    pub stripped: Stripped,
-    /// The path as it came, for choosing the placement; never logged.
-    pub path: String,
-    /// What the client put where its key would stand.
-    pub presented: Option<String>,
-    pub upload: Upload,
-    /// What is asked of the next hop alone.
-    pub hop: Hop,
-    /// The WebSocket that it is to become.
-    pub socket: Option<Asked>,
-}
 
 type Ended = Result<Response<Delivery>, (Answer, Account)>;
 

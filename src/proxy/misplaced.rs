@@ -21,7 +21,7 @@ use crate::code::Code;
 use crate::id::{AgentName, RequestId};
 use crate::message::origin::Origin;
 use crate::placeholder::LONGEST_MARK;
-use crate::proxy::carry::Carried;
+use crate::proxy::carried::Carried;
 use crate::proxy::limits::ASK_BODY;
 use crate::proxy::respond::Answer;
 use crate::proxy::state::{Shared, View};

@@ -5,6 +5,7 @@
 mod account;
 mod answer;
 mod attempt;
+mod carried;
 mod carry;
 mod delivery;
 mod exchange;
@@ -14,6 +15,7 @@ mod limits;
 mod listen;
 mod misplaced;
 mod peer;
+mod received;
 mod respond;
 mod state;
 mod stream;

@@ -11,8 +11,8 @@ use http_body_util::BodyExt as _;
 use crate::clock::{Clock, WallTime};
 use crate::pool::Committed;
 use crate::provider::outcome::{Answer, Need, Outcome, Peek, Rules, Scanner};
-use crate::proxy::answer::{Received, peek_body, plain, readable};
 use crate::proxy::limits::{ERROR_BODY, PEEK_WAIT};
+use crate::proxy::received::{Received, peek_body, plain, readable};
 use crate::scrub::{Codings, Decoder};
 use crate::upstream::body::was_reset;
 
