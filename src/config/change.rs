@@ -94,7 +94,7 @@ fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, changed: &mut V
             key: path.to_owned(),
             old: old.cloned(),
             new: new.cloned(),
-            at_start_only: AT_START_ONLY.iter().any(|known| within(known)),
+            at_start_only: AT_START_ONLY.iter().any(within),
         });
     }
 }
