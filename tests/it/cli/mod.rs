@@ -8,3 +8,4 @@ mod environment;
 mod files;
 mod run;
 mod secrets;
+mod terminal;

@@ -10,6 +10,6 @@ mod wire;
 pub use canary::{Canary, Search};
 pub use h2::{H2, flowing, whole};
 pub use home::{Home, LISTEN, private};
-pub use process::{Finished, PATIENCE, Serve, run_command, signal, spawn, until, wait};
+pub use process::{Finished, PATIENCE, Serve, Stream, run_command, signal, spawn, until, wait};
 pub use runtimes::{Tool, need, script};
 pub use wire::{Answered, HTTP1, HTTP2, Wire, client_config, connect_request};

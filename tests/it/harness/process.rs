@@ -1,6 +1,6 @@
 //! Processes: commands that end, and the daemon that does not.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -116,8 +116,14 @@ pub fn signal(child: &Child, signal: Signal) {
 
 #[derive(Default)]
 struct Output {
-    bytes: Mutex<Vec<u8>>,
+    so_far: Mutex<SoFar>,
     more: Condvar,
+}
+
+#[derive(Default)]
+struct SoFar {
+    bytes: Vec<u8>,
+    ended: bool,
 }
 
 /// A stream of a living process, as far as it has come.
@@ -125,36 +131,58 @@ struct Output {
 pub struct Stream(Arc<Output>);
 
 impl Stream {
-    pub fn of(from: impl Read + Send + 'static) -> Self {
+    pub fn of(mut from: impl Read + Send + 'static) -> Self {
         let stream = Self::default();
         let output = Arc::clone(&stream.0);
         std::thread::spawn(move || {
-            let mut reader = BufReader::new(from);
-            let mut line = Vec::new();
-            while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-                output.bytes.lock().unwrap().append(&mut line);
+            let mut buffer = [0u8; 4096];
+            loop {
+                let count = from.read(&mut buffer).unwrap_or(0);
+                let mut so_far = output.so_far.lock().unwrap();
+                so_far.bytes.extend_from_slice(&buffer[..count]);
+                so_far.ended = count == 0;
                 output.more.notify_all();
+                if so_far.ended {
+                    return;
+                }
             }
         });
         stream
     }
 
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.bytes.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.0.so_far.lock().unwrap().bytes).into_owned()
     }
 
     /// Waits until a line has `word`, and returns the line.
     pub fn line_with(&self, word: &str) -> String {
+        self.wait(&format!("a line with {word:?}"), |text, _| {
+            let whole = text.rsplit_once('\n')?.0;
+            whole.lines().find(|line| line.contains(word)).map(ToOwned::to_owned)
+        })
+    }
+
+    /// Waits until `word` has come, in a line that is not ended perhaps: a question is none.
+    pub fn shows(&self, word: &str) {
+        self.wait(&format!("{word:?}"), |text, _| text.contains(word).then_some(()));
+    }
+
+    /// All of it, when it has ended.
+    pub fn whole(&self) -> String {
+        self.wait("the end", |text, ended| ended.then(|| text.to_owned()))
+    }
+
+    fn wait<T>(&self, what: &str, look: impl Fn(&str, bool) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
-        let mut bytes = self.0.bytes.lock().unwrap();
+        let mut so_far = self.0.so_far.lock().unwrap();
         loop {
-            let text = String::from_utf8_lossy(&bytes).into_owned();
-            if let Some(line) = text.lines().find(|line| line.contains(word)) {
-                return line.to_owned();
+            let text = String::from_utf8_lossy(&so_far.bytes).into_owned();
+            if let Some(found) = look(&text, so_far.ended) {
+                return found;
             }
             let now = Instant::now();
-            assert!(now < end, "no line with {word:?} came; so far: {text}");
-            bytes = self.0.more.wait_timeout(bytes, end - now).unwrap().0;
+            assert!(now < end && !so_far.ended, "{what} did not come; so far: {text}");
+            so_far = self.0.more.wait_timeout(so_far, end - now).unwrap().0;
         }
     }
 }

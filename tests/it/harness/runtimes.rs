@@ -11,6 +11,8 @@ pub enum Tool {
     Curl,
     Git,
     Openssl,
+    /// A pseudo-terminal for a command.
+    Script,
     /// A JDK: it runs a source file as it stands.
     Java,
     /// The interpreter with the pinned packages of `tests/clients/requirements.txt`.
@@ -25,6 +27,7 @@ impl Tool {
             Self::Curl => in_path("curl"),
             Self::Git => in_path("git").filter(|_| git_has_http_backend()),
             Self::Openssl => in_path("openssl"),
+            Self::Script => in_path("script"),
             Self::Java => in_path("java").filter(|_| in_path("javac").is_some()),
             Self::Python => Some(clients().join("venv/bin/python")).filter(|path| path.exists()),
             Self::Claude => {
@@ -40,6 +43,7 @@ impl Tool {
             Self::Curl => "apt-get install curl",
             Self::Git => "apt-get install git",
             Self::Openssl => "apt-get install openssl",
+            Self::Script => "apt-get install bsdutils",
             Self::Java => "apt-get install openjdk-17-jdk-headless",
             Self::Python => {
                 "python3 -m venv target/clients/venv && target/clients/venv/bin/pip install -r tests/clients/requirements.txt"
