@@ -82,7 +82,11 @@ pub async fn deliver(
             patterns.filter(|patterns| !patterns.is_empty())
         }
     };
-    let bodiless = *method == Method::HEAD || (prefix.is_empty() && body.is_end_stream());
+    let contentless = has_no_content(method, head.status);
+    if head.status == StatusCode::NO_CONTENT {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    let bodiless = contentless || (prefix.is_empty() && body.is_end_stream());
     if let Some(patterns) = &patterns {
         let hits = scrub_fields(patterns, &mut head.headers);
         account.record().redactions = account.record().redactions.saturating_add(hits);
@@ -113,6 +117,11 @@ pub async fn deliver(
     };
     account.first_byte();
     match patterns {
+        // What stands there nevertheless goes nowhere, and its connection is not used again (PX-26).
+        _ if contentless && !body.is_end_stream() => {
+            account.record().bytes_in = upload.received();
+            Ok(Response::from_parts(head, Delivery::empty()))
+        }
         Some(patterns) if !bodiless => {
             let (prefix, patterns, coded) = (Some(prefix), Some(patterns), decoder.is_some());
             let parts = Parts { prefix, source: body, decoder, patterns, watch, account, kept, upload, idle, flow };
@@ -218,6 +227,11 @@ fn strip_validators(fields: &mut HeaderMap) {
     for name in ["etag", "content-md5", "digest", "content-digest", "repr-digest"] {
         fields.remove(name);
     }
+}
+
+/// RFC 9110 section 6.4.1.
+fn has_no_content(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
 /// gRPC compresses message by message, which is asked not to be done.

@@ -185,6 +185,18 @@ impl Wire {
         std::mem::take(&mut self.unread)
     }
 
+    /// Ends our side; what the peer says can still be read.
+    pub fn half_close(&mut self) {
+        match self.channel.as_mut().unwrap() {
+            Channel::Plain(stream) => stream.shutdown(std::net::Shutdown::Write).unwrap(),
+            Channel::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush().unwrap();
+                stream.sock.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+        }
+    }
+
     /// Whether the peer closed, with nothing more to read.
     pub fn is_closed(&mut self) -> bool {
         self.unread.is_empty() && self.fill() == 0

@@ -122,7 +122,7 @@ fn bytes_behind_an_answer_reach_nobody() {
     for answer in [
         format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood{poison}"),
         format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\n\r\n{poison}"),
-        format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood\r\n\r\n"),
+        "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood\r\n\r\n".to_owned(),
     ] {
         stage.upstream.defect(ACME, answers(&answer));
         let mut wire = stage.open(ACME);
@@ -191,7 +191,7 @@ fn heads_that_are_too_much_or_no_heads_are_refused() {
         ("1 MB status line", format!("HTTP/1.1 200 {}\r\nContent-Length: 2\r\n\r\nok", "x".repeat(1 << 20))),
         ("folded field", line("X-A: 1\r\n folded: 2")),
         ("CR in a value", line("X-A: 1\r2")),
-        ("NUL in a value", line("X-A: 1\02")),
+        ("NUL in a value", line("X-A: 1\x002")),
         ("space before the colon", line("X-A : 1")),
         ("no colon", line("X-A")),
         ("HTTP/0.9", "just text, and no head at all\r\n".to_owned()),

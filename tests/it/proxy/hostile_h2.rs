@@ -11,6 +11,7 @@ use crate::upstream::play::{
 };
 use crate::upstream::{Defect, Play, runtime};
 
+type Boxed = Box<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
 type Make = std::sync::Arc<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
 
 /// An upstream that answers each request with what the test wants just then: its connections are used again.
@@ -156,7 +157,7 @@ fn floods_and_frames_that_must_not_be_end_the_connection() {
     let playing = Playing::new();
     let stage = &playing.stage;
     let begin = |stream| h2_frame(HEADERS, END_HEADERS, stream, STATUS_200);
-    let cases: Vec<(&str, Box<dyn Fn(u32) -> Vec<u8> + Send + Sync>)> = vec![
+    let cases: Vec<(&str, Boxed)> = vec![
         (
             "PUSH_PROMISE",
             Box::new(move |stream| {

@@ -47,6 +47,7 @@ pub async fn answer(
             Answer::Broken { status, fields, pieces } => {
                 return head(status, &fields).body(broken(pieces)).map_err(Into::into);
             }
+            Answer::Trailed { body, trailers } => return Ok(trailed(body, &trailers)),
             Answer::Reset => return Err("scripted reset".into()),
             Answer::After(delay, inner) => {
                 tokio::time::sleep(delay).await;
@@ -220,6 +221,18 @@ fn in_pieces(pieces: Vec<Bytes>, gate: Option<Gate>) -> Body {
         }
     });
     boxed(frames)
+}
+
+fn trailed(body: Bytes, trailers: &[(String, String)]) -> Response<Body> {
+    let field = |(name, value): &(String, String)| {
+        (http::HeaderName::try_from(name).unwrap(), http::HeaderValue::try_from(value).unwrap())
+    };
+    let announced = trailers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let fields = trailers.iter().map(field).collect();
+    let frames = [Frame::data(body), Frame::trailers(fields)];
+    let mut response = Response::new(boxed(stream::iter(frames.map(Ok::<_, Fault>))));
+    response.headers_mut().insert("trailer", http::HeaderValue::try_from(announced).unwrap());
+    response
 }
 
 fn broken(pieces: Vec<Bytes>) -> Body {

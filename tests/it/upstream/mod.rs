@@ -112,6 +112,11 @@ impl TestUpstream {
         relay::listen(self.tls, self.stop.clone())
     }
 
+    /// A good certificate for `host` and its key as PEM, for servers that are no part of this process.
+    pub fn leaf_pem(&self, host: &str) -> (String, String) {
+        self.state.ca.leaf_pem(host)
+    }
+
     /// A file with the root certificate.
     pub fn root_file(&self) -> PathBuf {
         self.dir.path().join("root.pem")

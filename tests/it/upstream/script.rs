@@ -17,6 +17,8 @@ pub enum Answer {
     Whole { status: u16, fields: Vec<(String, String)>, body: Bytes },
     /// A body in pieces; from the second on, each waits until the test opens the gate.
     Pieces { status: u16, fields: Vec<(String, String)>, pieces: Vec<Bytes>, gate: Option<Gate> },
+    /// A body with trailer fields behind it.
+    Trailed { body: Bytes, trailers: Vec<(String, String)> },
     /// A body in pieces that breaks off without its end.
     Broken { status: u16, fields: Vec<(String, String)>, pieces: Vec<Bytes> },
     /// The connection ends before a status line.
@@ -52,7 +54,7 @@ impl Answer {
                 let changed = inner.as_ref().clone().with(name, value);
                 **inner = changed;
             }
-            Self::Reset | Self::Usual => panic!("this answer has no fields"),
+            Self::Reset | Self::Usual | Self::Trailed { .. } => panic!("this answer has no fields"),
         }
         self
     }
