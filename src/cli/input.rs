@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use super::context::Context;
+use super::hidden;
 use super::output::{Failure, Outcome};
 use crate::secret::Secret;
 
@@ -81,8 +82,7 @@ fn ask_hidden(context: &Context, name: &str) -> Outcome<Zeroizing<Vec<u8>>> {
         return Err(Failure::usage(format!("there is no value for {name}, and --no-input forbids to ask"))
             .hint("pipe it in, or use --from-env VAR or --from-file F"));
     }
-    let answer = rpassword::prompt_password(format!("Value of {name} (not shown): "));
-    answer.map(|text| Zeroizing::new(text.into_bytes())).map_err(|error| {
+    hidden::ask(&format!("Value of {name} (not shown): ")).map_err(|error| {
         Failure::new(format!("the value could not be asked for: {error}"))
             .hint("pipe it in, or use --from-env VAR or --from-file F")
     })

@@ -15,6 +15,7 @@ mod env;
 mod explain;
 mod failure;
 mod first_use;
+mod hidden;
 mod init;
 mod input;
 mod man;

@@ -5,7 +5,7 @@ use std::process::{ChildStdin, Command, Stdio};
 
 use crate::harness::{Canary, Home, PATIENCE, Stream, Tool, need, wait};
 
-/// A command of the program at a pseudo-terminal, its output as it comes and its keyboard.
+/// A line of a shell at a pseudo-terminal, its output as it comes and its keyboard.
 struct Terminal<'a> {
     home: &'a Home,
     child: std::process::Child,
@@ -14,11 +14,13 @@ struct Terminal<'a> {
 }
 
 impl<'a> Terminal<'a> {
-    fn open(home: &'a Home, words: &str) -> Option<Self> {
+    fn open(home: &'a Home, line: &str) -> Option<Self> {
         let script = need("terminal", Tool::Script)?;
         let program = home.keyferry(&[]);
+        // With `exec`, no shell stands between the keyboard and the program.
+        let line = line.replace("keyferry", program.get_program().to_str().unwrap());
         let mut command = Command::new(script);
-        command.args(["-qefc", &format!("exec {} {words}", program.get_program().to_str().unwrap()), "/dev/null"]);
+        command.args(["-qefc", &line, "/dev/null"]);
         command.env_clear().current_dir(home.work_dir());
         command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("SHELL", "/bin/sh").env("TERM", "xterm");
@@ -46,7 +48,8 @@ impl<'a> Terminal<'a> {
 #[test]
 fn the_child_has_the_terminal() {
     let home = Home::empty();
-    let Some(mut terminal) = Terminal::open(&home, "run -- sh -c 'tty; read -r word; echo \"<$word>\"'") else {
+    let Some(mut terminal) = Terminal::open(&home, "exec keyferry run -- sh -c 'tty; read -r word; echo \"<$word>\"'")
+    else {
         return;
     };
     terminal.screen.line_with("/dev/");
@@ -62,7 +65,9 @@ fn an_interrupt_from_the_keyboard_is_the_childs() {
     for (script, code) in
         [("echo ready; exec sleep 60", 130), ("trap \"echo caught; exit 7\" INT; echo ready; sleep 60 & wait", 7)]
     {
-        let Some(mut terminal) = Terminal::open(&home, &format!("run -- sh -c '{script}'")) else { return };
+        let Some(mut terminal) = Terminal::open(&home, &format!("exec keyferry run -- sh -c '{script}'")) else {
+            return;
+        };
         terminal.screen.line_with("ready");
         terminal.press("\x03");
         let (ended, text) = terminal.end();
@@ -76,15 +81,25 @@ fn a_typed_value_is_not_shown() {
     let home = Home::empty();
     let canary = Canary::anthropic();
     home.guard(&canary);
-    let Some(mut terminal) = Terminal::open(&home, "secret set anthropic:work") else { return };
+    let Some(mut terminal) = Terminal::open(&home, "exec keyferry secret set anthropic:work") else { return };
     terminal.screen.shows("not shown");
     terminal.press(&format!("{}\n", canary.as_str()));
     let (code, text) = terminal.end();
     assert_eq!(code, Some(0), "{text}");
     let listed = home.command(&["secret", "list", "--json"]).json();
     assert_eq!(listed[0]["name"], "anthropic:work");
+    // Ctrl-C at the question ends the command, stores nothing, and leaves a terminal that shows again what is typed.
+    let Some(mut terminal) = Terminal::open(&home, "keyferry secret set openai:work; stty -a | grep -o ' -*echo '")
+    else {
+        return;
+    };
+    terminal.screen.shows("not shown");
+    terminal.press("half\x03");
+    let (_, text) = terminal.end();
+    assert!(text.contains(" echo ") && !text.contains("half"), "{text}");
+    assert_eq!(home.command(&["secret", "list", "--json"]).json().as_array().unwrap().len(), 1);
     // What is typed is asked for no second time, and a question is answered with one key and return.
-    let Some(mut terminal) = Terminal::open(&home, "secret delete anthropic:work") else { return };
+    let Some(mut terminal) = Terminal::open(&home, "exec keyferry secret delete anthropic:work") else { return };
     terminal.screen.shows("[y/N]");
     terminal.press("n\n");
     assert_eq!(terminal.end().0, Some(1));
