@@ -1,4 +1,4 @@
-//! The JSON that programs read: names and types of PRODUCT's contract, fields added but never renamed.
+//! The JSON that programs read: names and types that scripts rely on; fields are added and never renamed.
 //!
 //! Invariant: nothing in here has a field that could hold a value.
 

@@ -123,6 +123,8 @@ struct Stream {
     idle: Duration,
     flow: Flow,
     progress: Instant,
+    /// Whether the upstream is being waited for, and not the agent.
+    waiting: bool,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
@@ -166,6 +168,7 @@ impl Delivery {
             idle,
             flow,
             progress: Instant::now(),
+            waiting: false,
             alarm: None,
         };
         if stream.prefix.is_none() && !flow.broken && stream.source.is_end_stream() {
@@ -330,6 +333,7 @@ impl Stream {
                 },
             };
             self.progress = Instant::now();
+            self.waiting = false;
             let frame = match (next, &mut self.decoder) {
                 (None, Some(decoder)) => return Poll::Ready(decoder.finish().err().map(|error| Err(error.into()))),
                 (None, None) => return Poll::Ready(None),
@@ -345,6 +349,10 @@ impl Stream {
     }
 
     fn wait(&mut self, cx: &mut Context<'_>) -> Next {
+        // The upstream is silent from when it is asked: before that the agent may have taken its time.
+        if !std::mem::replace(&mut self.waiting, true) {
+            self.progress = Instant::now();
+        }
         // One timer for the whole stream, set anew only when it fires: a token that arrives costs no timer work.
         loop {
             let idle = self.idle;

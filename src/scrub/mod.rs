@@ -1,9 +1,10 @@
 //! Takes secrets out of what comes back, and out of what we write ourselves.
 //!
 //! [`Patterns`] is compiled once for a set of secrets and shared; a [`Scrubber`] runs it over one stream, in whatever
-//! pieces it arrives, and a [`Decoder`] takes content codings off before; [`scrub_fields`] over a field section; a [`Redactor`] over the lines of our own sinks.
+//! pieces it arrives, and a [`Decoder`] takes content codings off before; [`scrub_fields`] over a field section; a
+//! [`Redactor`] over the lines of our own sinks.
 //!
-//! What is found (DECISIONS.md): the whole value raw, in base64 and base64url at every alignment, in hex, percent-
+//! What is found: the whole value raw, in base64 and base64url at every alignment, in hex, percent-
 //! and JSON-escaped; and every run of 24 bytes of a longer value. Reversal, encryption and other codings are not.
 //!
 //! Invariant: the result does not depend on how a stream was cut, and no complete occurrence leaves this module.

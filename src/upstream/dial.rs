@@ -19,7 +19,7 @@ use crate::upstream::screen::{self, Prohibited, Screen};
 
 /// DNS answers beyond this many addresses are not looked at; more than four are never worth the wait.
 const MOST_ADDRESSES: usize = 16;
-/// SECURITY: a name that does not resolve in five seconds will not within a request's patience.
+/// A name that does not resolve in five seconds will not within a request's patience.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why no connection was made.
