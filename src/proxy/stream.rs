@@ -29,9 +29,36 @@ macro_rules! inner {
     };
 }
 
+impl ClientStream {
+    /// An agent that did not set `TCP_NODELAY` holds the end of what it has to say until the rest is acknowledged,
+    /// which the kernel puts off for 40 ms. It forgets that it was asked not to, so it is asked after each read.
+    #[cfg(target_os = "linux")]
+    fn acknowledge(&self) {
+        let socket = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Unix(_) => return,
+        };
+        // Without it the bytes still come, only later.
+        let _ = rustix::net::sockopt::set_tcp_quickack(socket, true);
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn acknowledge(&self) {}
+}
+
 impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        inner!(self, stream => Pin::new(stream).poll_read(cx, buf))
+        let this = self.get_mut();
+        let polled = match this {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        if polled.is_ready() {
+            this.acknowledge();
+        }
+        polled
     }
 }
 

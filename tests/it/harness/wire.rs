@@ -80,6 +80,12 @@ impl Wire {
     pub fn connect(home: &Home, address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
+        Self::over(home, stream)
+    }
+
+    /// Over a connection as it is, Nagle's algorithm included.
+    pub fn over(home: &Home, stream: TcpStream) -> Self {
+        let address = stream.peer_addr().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let channel = Some(Channel::Plain(stream));
