@@ -3,6 +3,7 @@
 //! Invariant: a secret is opened only after the upstream's handshake was verified and the intent was written.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -112,13 +113,13 @@ async fn send(
         let reused = channel.reused();
         let request = make(&channel).map_err(Failure::Ours)?;
         let sending = channel.send(request, carried.upload.attempt(), carried.hop);
-        match tokio::time::timeout(shared.limits.response, sending).await {
-            Err(_) => return Err(Failure::Broken(Answer::of(Code::UpstreamTimeout))),
-            Ok(Err(_)) if carried.upload.refused() => {
+        match in_time(sending, shared.limits.response, || carried.upload.received()).await {
+            None => return Err(Failure::Broken(Answer::of(Code::UpstreamTimeout))),
+            Some(Err(_)) if carried.upload.refused() => {
                 return Err(Failure::Ours(Answer::of(Code::PlaceholderMisdirected)));
             }
-            Ok(Err(SendError::NotSent)) if reused => freshness = Freshness::New,
-            Ok(Err(error)) => {
+            Some(Err(SendError::NotSent)) if reused => freshness = Freshness::New,
+            Some(Err(error)) => {
                 account.record().detail = Some(error.to_string());
                 let answer = Answer::of(error.code());
                 return Err(match error {
@@ -127,7 +128,7 @@ async fn send(
                     SendError::Agent => Failure::Ours(answer),
                 });
             }
-            Ok(Ok((response, kept))) => {
+            Some(Ok((response, kept))) => {
                 let (head, body) = response.into_parts();
                 return Ok(Received { head, prefix: Bytes::new(), broken: false, body, kept });
             }
@@ -135,6 +136,43 @@ async fn send(
     }
 }
 
+/// Waits for an answer. The limit is one on silence: it begins anew while the request itself is still on its way.
+async fn in_time<T>(sending: impl Future<Output = T>, limit: Duration, sent: impl Fn() -> u64) -> Option<T> {
+    let mut sending = std::pin::pin!(sending);
+    loop {
+        let before = sent();
+        match tokio::time::timeout(limit, sending.as_mut()).await {
+            Ok(done) => return Some(done),
+            Err(_) if sent() > before => {}
+            Err(_) => return None,
+        }
+    }
+}
+
 fn tls_words(verified: &Verified) -> String {
     format!("{} {}", verified.version(), verified.group().unwrap_or(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_goes_on_is_not_late_and_a_silent_one_is() {
+        let (limit, sent) = (Duration::from_secs(600), AtomicU64::new(0));
+        let long = async {
+            for _ in 0..50 {
+                tokio::time::sleep(Duration::from_secs(500)).await;
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+            tokio::time::sleep(Duration::from_secs(500)).await;
+        };
+        assert_eq!(in_time(long, limit, || sent.load(Ordering::Relaxed)).await, Some(()));
+        let begun = tokio::time::Instant::now();
+        let silent = std::future::pending::<()>();
+        assert_eq!(in_time(silent, limit, || sent.load(Ordering::Relaxed)).await, None);
+        assert_eq!(begun.elapsed(), limit);
+    }
 }
