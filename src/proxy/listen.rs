@@ -17,12 +17,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::code::Code;
 use crate::home;
 use crate::id::AgentName;
 use crate::message::origin::Host;
 use crate::proxy::account::Account;
+use crate::proxy::arrival::Arrival;
 use crate::proxy::delivery::Delivery;
 use crate::proxy::exchange::{self, Caller, Entrance};
 use crate::proxy::heads::{self, Served};
@@ -113,19 +115,6 @@ impl Listener {
     }
 }
 
-/// A connection as it was accepted.
-#[derive(Debug, Clone)]
-pub struct Arrival {
-    /// Who is at the other end.
-    pub client: Peer,
-    /// The listener, as logs name it.
-    pub listener: &'static str,
-    /// Whether it cannot have crossed a network.
-    pub local: bool,
-    /// Who it is without credentials.
-    pub door: Door,
-}
-
 /// Serves `listener` until the process stops.
 pub async fn serve(shared: Arc<Shared>, listener: Listener) {
     let Listener { socket, kind, resident } = listener;
@@ -135,10 +124,10 @@ pub async fn serve(shared: Arc<Shared>, listener: Listener) {
             () = shared.spawner.stopping() => return,
             permit = Arc::clone(&shared.connections).acquire_owned() => permit,
         };
-        let Ok(permit) = permit else { return };
+        let Ok(place) = permit.map(Arc::new) else { return };
         let accepted = tokio::select! {
             () = shared.spawner.stopping() => return,
-            accepted = accept(&socket) => accepted,
+            accepted = accept(&socket, &place) => accepted,
         };
         match accepted {
             Ok(accepted) => {
@@ -146,10 +135,11 @@ pub async fn serve(shared: Arc<Shared>, listener: Listener) {
                 let spawner = shared.spawner.clone();
                 spawner.spawn(async move {
                     match accepted {
-                        Accepted::Tcp(stream, client) => tcp(shared, stream, client, &kind, resident.as_deref()).await,
+                        Accepted::Tcp(stream, client) => {
+                            tcp(shared, stream, client, &kind, resident.as_deref(), place).await;
+                        }
                         Accepted::Unix(stream, arrival) => http(shared, stream, arrival, &ListenerKind::Proxy).await,
                     }
-                    drop(permit);
                 });
             }
             // Out of file descriptors, or a peer that left already: a short rest, then on.
@@ -163,14 +153,15 @@ enum Accepted {
     Unix(ClientStream, Arrival),
 }
 
-async fn accept(socket: &Socket) -> io::Result<Accepted> {
+async fn accept(socket: &Socket, place: &Arc<OwnedSemaphorePermit>) -> io::Result<Accepted> {
     match socket {
         Socket::Tcp(listener) => listener.accept().await.map(|(stream, client)| Accepted::Tcp(stream, client)),
         Socket::Unix(listener, agents) => {
             let (stream, _) = listener.accept().await?;
             let uid = stream.peer_cred()?.uid();
             let door = door_of_user(uid, agents);
-            let arrival = Arrival { client: Peer::User(uid), listener: "unix", local: true, door };
+            let place = Arc::clone(place);
+            let arrival = Arrival { client: Peer::User(uid), listener: "unix", local: true, door, place };
             Ok(Accepted::Unix(ClientStream::Unix(stream), arrival))
         }
     }
@@ -182,6 +173,7 @@ async fn tcp(
     client: SocketAddr,
     kind: &ListenerKind,
     resident: Option<&Resident>,
+    place: Arc<OwnedSemaphorePermit>,
 ) {
     if stream.set_nodelay(true).is_err() {
         return;
@@ -192,8 +184,8 @@ async fn tcp(
         None => Door::Open,
         Some(resident) => resident.door(client, target).await,
     };
-    let arrival =
-        Arrival { client: Peer::Address(client), listener: kind.as_str(), local: local.ip().is_loopback(), door };
+    let (listener, local) = (kind.as_str(), local.ip().is_loopback());
+    let arrival = Arrival { client: Peer::Address(client), listener, local, door, place };
     let stream = match kind {
         ListenerKind::Proxy | ListenerKind::BaseUrl => ClientStream::Tcp(stream),
         ListenerKind::Transparent => {

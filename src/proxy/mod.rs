@@ -4,6 +4,7 @@
 
 mod account;
 mod answer;
+mod arrival;
 mod attempt;
 mod carried;
 mod carry;

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::code::Code;
 use crate::message::origin::{Origin, Scheme};
 use crate::proxy::account::Account;
-use crate::proxy::listen::Arrival;
+use crate::proxy::arrival::Arrival;
 use crate::proxy::peer::Door;
 use crate::proxy::state::Shared;
 use crate::proxy::stream::ClientStream;

@@ -27,11 +27,11 @@ use crate::code::Code;
 use crate::message::origin::Origin;
 use crate::policy::TunnelDecision;
 use crate::proxy::account::Account;
+use crate::proxy::arrival::Arrival;
 use crate::proxy::delivery::Delivery;
 use crate::proxy::exchange::{self, Caller, Entrance};
 use crate::proxy::heads::{self, Heads, Served};
 use crate::proxy::limits::{HEAD_BYTES, HEAD_FIELDS, KEEP_ALIVE};
-use crate::proxy::listen::Arrival;
 use crate::proxy::peer::{Door, Peer};
 use crate::proxy::respond::{Answer, Manner};
 use crate::proxy::state::Shared;
@@ -58,8 +58,9 @@ pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, arriva
         Ok(Open::Intercept { agent, origin, config }) => {
             account.forget();
             let upgrade = hyper::upgrade::on(&mut request);
-            let spawner = shared.spawner.clone();
+            let (spawner, place) = (shared.spawner.clone(), Arc::clone(&arrival.place));
             spawner.spawn(async move {
+                let _place = place;
                 if let Ok(upgraded) = upgrade.await {
                     let Ok(parts) = upgraded.downcast::<TokioIo<Heads<ClientStream>>>() else { return };
                     let stream = Replayed { first: parts.read_buf, inner: parts.io.into_inner().into_inner() };
@@ -74,8 +75,9 @@ pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, arriva
             account.record().status = Some(200);
             let upgrade = hyper::upgrade::on(&mut request);
             let (spawner, idle) = (shared.spawner.clone(), shared.limits.idle);
-            let stop = spawner.clone();
+            let (stop, place) = (spawner.clone(), Arc::clone(&arrival.place));
             spawner.spawn(async move {
+                let _place = place;
                 if let Ok(upgraded) = upgrade.await {
                     tokio::select! {
                         () = relay(TokioIo::new(upgraded), upstream, idle, &mut account) => {}
