@@ -117,7 +117,7 @@ fn refuses_to_serve(home: &Home, code: Option<i32>, words: &[&str]) {
         let _ = child.kill();
         panic!("serve went on; stderr: {}", stderr.text())
     });
-    let text = stderr.text();
+    let text = stderr.whole();
     home.observe("stderr", text.as_bytes());
     match code {
         Some(code) => assert_eq!(status.code(), Some(code), "{text}"),

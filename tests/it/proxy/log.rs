@@ -72,7 +72,8 @@ fn an_exchange_has_one_line_with_every_field() {
         assert!(line["attempts"][0].get(field).is_some(), "{line}");
     }
     assert!(!stage.home.file("logs/access.jsonl").contains("abcdefgh"), "no query, no field");
-    assert!(stage.daemon.stdout.text().contains(line["request_id"].as_str().unwrap()), "the line stands on stdout too");
+    // The line stands on stdout too.
+    stage.daemon.stdout.line_with(line["request_id"].as_str().unwrap());
 }
 
 #[test]

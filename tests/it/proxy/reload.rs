@@ -73,8 +73,10 @@ fn a_faulty_file_changes_nothing_and_says_why() {
     let line = stage.home.config_file();
     let last = std::fs::read_to_string(line).unwrap().lines().count();
     let place = format!("keyferry.yaml:{last}:");
-    let said = format!("{}{}", stage.daemon.stdout.text(), stage.daemon.stderr.text());
-    assert!(said.contains(&place) && said.contains("unknown_key"), "no {place} in {said}");
+    until("the fault with its place", || {
+        let said = format!("{}{}", stage.daemon.stdout.text(), stage.daemon.stderr.text());
+        (said.contains(&place) && said.contains("unknown_key")).then_some(())
+    });
     let status = stage.home.command(&["status", "--json"]).json();
     assert!(status["reload"].to_string().contains("unknown_key"), "{status}");
     // Mended, it is taken.
@@ -129,8 +131,10 @@ fn where_secrets_go_is_not_changed_by_a_reload() {
     stage.get(ACME, "/after").assert_status(200);
     assert!(elsewhere.connections().is_empty(), "a file edit must not redirect a secret");
     assert_eq!(stage.upstream.only(ACME).path(), "/after");
-    let said = format!("{}{}", stage.daemon.stdout.text(), stage.daemon.stderr.text());
-    assert!(said.contains("restart needed"), "{said}");
+    until("the need of a restart", || {
+        let said = format!("{}{}", stage.daemon.stdout.text(), stage.daemon.stderr.text());
+        said.contains("restart needed").then_some(())
+    });
     // It still waits after another reload, and the status shows what is in force.
     let before = reloads(&stage);
     stage.daemon.signal(Signal::HUP);
