@@ -2,7 +2,7 @@
 //!
 //! The proxy builds an [`Ask`] (who may be used is settled already) and follows the steps of its [`Attempts`]:
 //!
-//! ```ignore
+//! ```text
 //! let mut attempts = pools.attempts(ask);
 //! let mut step = attempts.begin(clock.now());
 //! let mut reply = None; // what the last attempt brought: an answer, or an error of ours
