@@ -3,6 +3,7 @@
 //! Invariant: every name here is printable ASCII of a fixed alphabet, so it can stand in a log line, a metric
 //! label or a proxy URL without escapes.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -206,11 +207,23 @@ impl RequestId {
     /// A fresh one for an exchange that begins at `unix_millis`.
     #[must_use]
     pub fn new(unix_millis: u64) -> Self {
-        let mut random = [0u8; 16];
-        // The identifier needs no secrecy; where the kernel has no randomness yet, time alone orders it.
-        let _ = getrandom::fill(&mut random);
-        Self(ulid::Ulid::from_parts(unix_millis, u128::from_le_bytes(random)))
+        Self(ulid::Ulid::from_parts(unix_millis, u128::from_le_bytes(random())))
     }
+}
+
+/// Random bytes, asked of the kernel for many exchanges at once: the call costs more than all else that an identifier
+/// does. They need no secrecy; where the kernel has no randomness yet, time alone orders the identifiers.
+fn random() -> [u8; 16] {
+    thread_local! {
+        static STOCK: RefCell<Vec<[u8; 16]>> = const { RefCell::new(Vec::new()) };
+    }
+    STOCK.with_borrow_mut(|stock| {
+        stock.pop().unwrap_or_else(|| {
+            stock.resize(64, [0; 16]);
+            let _ = getrandom::fill(stock.as_flattened_mut());
+            stock.pop().unwrap_or_default()
+        })
+    })
 }
 
 impl fmt::Display for RequestId {

@@ -16,6 +16,7 @@ use crate::provider::outcome::{Answer, Class, Outcome};
 use crate::provider::{self, Kind, Provider};
 use crate::source::Member;
 use crate::telemetry::Intent;
+use crate::tls::Protocol;
 use crate::upstream::body::RequestBody;
 use crate::upstream::{Freshness, Hop, Key};
 
@@ -85,7 +86,7 @@ async fn call(core: &Core, provider: &Provider, kind: &Kind, member: &Member) ->
     let origin = origin_of(kind, member, &test.target).ok_or(ErrandError::NoCall)?;
     let stripped = provider::errand(provider, test).map_err(|error| failed(&error))?;
     let partition = format!("{ERRAND} {}", member.profile).into();
-    let key = Key { origin: origin.clone(), partition };
+    let key = Key { origin: origin.clone(), partition, spoken: Protocol::Http1 };
     let channel = shared.upstream.channel(&key, Freshness::New).await.map_err(|error| failed(&error))?;
     let verified = channel.verified().ok_or(ErrandError::NoCall)?;
     let agent = AgentName::parse(ERRAND).map_err(|error| failed(&error))?;

@@ -9,6 +9,7 @@ use crate::policy::Permit;
 use crate::provider::{Provider, Stripped};
 use crate::proxy::state::View;
 use crate::proxy::websocket::Asked;
+use crate::tls::Protocol;
 use crate::upstream::Hop;
 use crate::upstream::body::Upload;
 
@@ -24,6 +25,8 @@ pub struct Carried {
     /// What the client put where its key would stand.
     pub presented: Option<String>,
     pub upload: Upload,
+    /// What the agent speaks.
+    pub spoken: Protocol,
     /// What is asked of the next hop alone.
     pub hop: Hop,
     /// The WebSocket that it is to become.

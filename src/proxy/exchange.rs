@@ -29,6 +29,7 @@ use crate::proxy::state::{Shared, View};
 use crate::proxy::target::{self, Way};
 use crate::proxy::websocket::{self, Asked};
 use crate::telemetry::Decision;
+use crate::tls::Protocol;
 use crate::upstream::Hop;
 use crate::upstream::body::Upload;
 
@@ -161,7 +162,8 @@ fn prepare(
     let upload = Upload::new(body, version, limit, &shared.budget);
     upload.watch(guard.look());
     let path = path.path().to_owned();
-    Ok(Carried { view, agent, permit, provider, stripped, path, presented, upload, hop, socket })
+    let spoken = if version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
+    Ok(Carried { view, agent, permit, provider, stripped, path, presented, upload, spoken, hop, socket })
 }
 
 /// Who is calling and where to, by the way the request came in.

@@ -220,9 +220,10 @@ async fn http(shared: Arc<Shared>, stream: ClientStream, arrival: Arrival, kind:
     let (stream, turn) = heads::watch(stream);
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, arrival) = (Arc::clone(&service_shared), Arc::clone(&arrival));
-        let method = request.method().clone();
-        let answer = turn.serve(&method, async move { answer(shared, request, &arrival, base_url).await });
-        async move { Ok::<Response<Served<Delivery>>, Infallible>(answer.await) }
+        let taken = turn.take(&request);
+        async move {
+            Ok::<Response<Served<Delivery>>, Infallible>(taken.serve(answer(shared, request, &arrival, base_url)).await)
+        }
     });
     let mut builder = http1::Builder::new();
     builder

@@ -8,6 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
+use crate::proxy::heads::Acknowledge;
+
 /// The bytes of one connection.
 #[derive(Debug)]
 pub enum ClientStream {
@@ -29,9 +31,7 @@ macro_rules! inner {
     };
 }
 
-impl ClientStream {
-    /// An agent that did not set `TCP_NODELAY` holds the end of what it has to say until the rest is acknowledged,
-    /// which the kernel puts off for 40 ms. It forgets that it was asked not to, so it is asked after each read.
+impl Acknowledge for ClientStream {
     #[cfg(target_os = "linux")]
     fn acknowledge(&self) {
         let socket = match self {
@@ -49,16 +49,7 @@ impl ClientStream {
 
 impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let polled = match this {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        };
-        if polled.is_ready() {
-            this.acknowledge();
-        }
-        polled
+        inner!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 

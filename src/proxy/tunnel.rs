@@ -30,7 +30,7 @@ use crate::proxy::account::Account;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::delivery::Delivery;
 use crate::proxy::exchange::{self, Caller, Entrance};
-use crate::proxy::heads::{self, Heads, Served};
+use crate::proxy::heads::{self, Acknowledge, Heads, Served};
 use crate::proxy::limits::{HEAD_BYTES, HEAD_FIELDS, KEEP_ALIVE};
 use crate::proxy::peer::{Door, Peer};
 use crate::proxy::respond::{Answer, Manner};
@@ -210,13 +210,13 @@ async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agen
     let caller =
         Arc::new(Caller { client: via.client, listener: via.listener, entrance: Entrance::Tunnel { agent, origin } });
     let service_shared = Arc::clone(&shared);
-    // HTTP/2 has its pings for a peer that stalls in a head.
-    let (stream, turn) = heads::watch(stream);
+    let (stream, turn) = if h2 { heads::pass(stream) } else { heads::watch(stream) };
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, caller) = (Arc::clone(&service_shared), Arc::clone(&caller));
-        let method = request.method().clone();
-        let answer = turn.serve(&method, async move { exchange::run(&shared, &caller, request).await });
-        async move { Ok::<Response<Served<Delivery>>, Infallible>(answer.await) }
+        let taken = turn.take(&request);
+        async move {
+            Ok::<Response<Served<Delivery>>, Infallible>(taken.serve(exchange::run(&shared, &caller, request)).await)
+        }
     });
     if h2 {
         let mut builder = http2::Builder::new(shared.spawner.clone());
@@ -296,6 +296,18 @@ pub struct Replayed {
     pub first: Bytes,
     /// What comes after it.
     pub inner: ClientStream,
+}
+
+impl Acknowledge for Replayed {
+    fn acknowledge(&self) {
+        self.inner.acknowledge();
+    }
+}
+
+impl Acknowledge for TlsStream<Replayed> {
+    fn acknowledge(&self) {
+        self.get_ref().0.acknowledge();
+    }
 }
 
 impl AsyncRead for Replayed {

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
-use rustls::{CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error};
 
 use crate::code::Code;
 
@@ -15,6 +15,8 @@ use crate::code::Code;
 pub enum TlsFailureKind {
     /// The certificate did not verify for the origin.
     Certificate,
+    /// The two sides have no application protocol in common.
+    Application,
     /// The handshake failed otherwise.
     Protocol,
     /// The handshake took too long.
@@ -48,7 +50,9 @@ impl TlsFailure {
     #[must_use]
     pub fn code(&self) -> Code {
         match self.kind {
-            TlsFailureKind::Certificate | TlsFailureKind::Protocol => Code::UpstreamTlsFailed,
+            TlsFailureKind::Certificate | TlsFailureKind::Application | TlsFailureKind::Protocol => {
+                Code::UpstreamTlsFailed
+            }
             TlsFailureKind::Timeout => Code::UpstreamTimeout,
             TlsFailureKind::Io => Code::UpstreamUnreachable,
         }
@@ -92,7 +96,10 @@ impl TlsFailure {
                 Self::new(TlsFailureKind::Certificate, "the upstream presented no certificate", "tls_certificate_error")
             }
             Error::AlertReceived(alert) => Self {
-                kind: TlsFailureKind::Protocol,
+                kind: match alert {
+                    AlertDescription::NoApplicationProtocol => TlsFailureKind::Application,
+                    _ => TlsFailureKind::Protocol,
+                },
                 text: match alert.as_str() {
                     Some(name) => Cow::Owned(format!("the upstream refused the TLS handshake: {name}")),
                     None => Cow::Borrowed("the upstream refused the TLS handshake with an unknown alert"),

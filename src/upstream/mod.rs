@@ -19,7 +19,9 @@ use std::time::Duration;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 pub use channel::{Channel, Kept, SendError};
 pub use hop::Hop;
@@ -28,7 +30,7 @@ pub use reuse::{Key, Reuse};
 use crate::code::Code;
 use crate::message::origin::{Origin, Scheme};
 use crate::spawn::Spawner;
-use crate::tls::{Alpn, Protocol, TlsFailure, Trust, Verified};
+use crate::tls::{Alpn, Protocol, TlsFailure, TlsFailureKind, Trust, Verified};
 use crate::upstream::body::RequestBody;
 use crate::upstream::channel::{Line, Sender};
 use crate::upstream::dial::{DialError, Dialer};
@@ -133,9 +135,7 @@ impl Upstream {
         let (sender, proof) = match origin.scheme() {
             Scheme::Http => (self.begin_http1(self.dialer.dial_cleartext(origin).await?).await?, None),
             Scheme::Https => {
-                let alpn = if freshness == Freshness::NewHttp1 { Alpn::Http1 } else { Alpn::Both };
-                let stream = self.dialer.dial(origin).await?;
-                let (stream, verified) = self.trust.handshake(stream, origin, alpn).await?;
+                let (stream, verified) = self.secured(key, freshness).await?;
                 let protocol = verified.negotiated();
                 let proof = Some(Arc::new(verified));
                 match protocol {
@@ -147,11 +147,27 @@ impl Upstream {
         Ok(self.wrap(key, sender, proof, false))
     }
 
+    /// A verified connection that speaks what the agent speaks where the upstream can: one that goes through us costs
+    /// neither side another protocol than it would have had, and HTTP/1.1 on both sides is the cheapest of all.
+    async fn secured(&self, key: &Key, freshness: Freshness) -> Result<(TlsStream<TcpStream>, Verified), ConnectError> {
+        let origin = &key.origin;
+        let must = freshness == Freshness::NewHttp1;
+        let alpn = if must || key.spoken == Protocol::Http1 { Alpn::Http1 } else { Alpn::Both };
+        let stream = self.dialer.dial(origin).await?;
+        match self.trust.handshake(stream, origin, alpn).await {
+            Err(failure) if alpn == Alpn::Http1 && !must && failure.kind() == TlsFailureKind::Application => {
+                let stream = self.dialer.dial(origin).await?;
+                Ok(self.trust.handshake(stream, origin, Alpn::Both).await?)
+            }
+            made => Ok(made?),
+        }
+    }
+
     /// A raw connection for a blind tunnel, screened like any other.
     ///
     /// # Errors
     /// [`DialError`].
-    pub async fn raw(&self, origin: &Origin) -> Result<tokio::net::TcpStream, DialError> {
+    pub async fn raw(&self, origin: &Origin) -> Result<TcpStream, DialError> {
         self.dialer.dial(origin).await
     }
 

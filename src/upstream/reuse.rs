@@ -12,7 +12,7 @@ use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
 
 use crate::message::origin::Origin;
-use crate::tls::Verified;
+use crate::tls::{Protocol, Verified};
 use crate::upstream::body::RequestBody;
 use crate::upstream::channel::{Line, Sender};
 
@@ -31,6 +31,8 @@ pub struct Key {
     pub origin: Origin,
     /// For whom: the agent and, where a credential is used, its profile.
     pub partition: Arc<str>,
+    /// What the agent speaks, which is what the upstream is asked to speak.
+    pub spoken: Protocol,
 }
 
 struct Idle {
