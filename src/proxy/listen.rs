@@ -222,7 +222,8 @@ async fn http(shared: Arc<Shared>, stream: ClientStream, arrival: Arrival, kind:
         let (shared, arrival) = (Arc::clone(&service_shared), Arc::clone(&arrival));
         let taken = turn.take(&request);
         async move {
-            Ok::<Response<Served<Delivery>>, Infallible>(taken.serve(answer(shared, request, &arrival, base_url)).await)
+            let answer = Box::pin(answer(shared, request, &arrival, base_url));
+            Ok::<Response<Served<Delivery>>, Infallible>(taken.serve(answer).await)
         }
     });
     let mut builder = http1::Builder::new();

@@ -215,7 +215,9 @@ async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agen
         let (shared, caller) = (Arc::clone(&service_shared), Arc::clone(&caller));
         let taken = turn.take(&request);
         async move {
-            Ok::<Response<Served<Delivery>>, Infallible>(taken.serve(exchange::run(&shared, &caller, request)).await)
+            // Its state is large, and a connection that waits for its next request should not hold room for it.
+            let exchange = Box::pin(exchange::run(&shared, &caller, request));
+            Ok::<Response<Served<Delivery>>, Infallible>(taken.serve(exchange).await)
         }
     });
     if h2 {
@@ -231,8 +233,8 @@ async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agen
             .keep_alive_interval(Some(Duration::from_secs(30)))
             .keep_alive_timeout(Duration::from_secs(10))
             .enable_connect_protocol();
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
+        // Boxed each: held in place, both would take the room of the larger one for as long as the connection lasts.
+        let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
         tokio::select! {
             _ = connection.as_mut() => {}
             () = stopping.stopping() => {
@@ -248,8 +250,7 @@ async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agen
             .max_headers(HEAD_FIELDS)
             .max_buf_size(HEAD_BYTES)
             .half_close(true);
-        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        let mut connection = std::pin::pin!(connection);
+        let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
         tokio::select! {
             _ = connection.as_mut() => {}
             () = stopping.stopping() => {
@@ -318,6 +319,8 @@ impl AsyncRead for Replayed {
             buf.put_slice(&head);
             return Poll::Ready(Ok(()));
         }
+        // Even with nothing in it, it holds the whole buffer that it was read into.
+        self.first = Bytes::new();
         Pin::new(&mut self.inner).poll_read(cx, buf)
     }
 }
