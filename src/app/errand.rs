@@ -85,11 +85,11 @@ async fn call(core: &Core, provider: &Provider, kind: &Kind, member: &Member) ->
     let test = kind.test.as_ref().filter(|test| test.body.is_none()).ok_or(ErrandError::NoCall)?;
     let origin = origin_of(kind, member, &test.target).ok_or(ErrandError::NoCall)?;
     let stripped = provider::errand(provider, test).map_err(|error| failed(&error))?;
-    let partition = format!("{ERRAND} {}", member.profile).into();
-    let key = Key { origin: origin.clone(), partition, spoken: Protocol::Http1 };
+    let agent = AgentName::parse(ERRAND).map_err(|error| failed(&error))?;
+    let profile = Some(member.profile.clone());
+    let key = Key { origin: origin.clone(), agent: agent.clone(), profile, spoken: Protocol::Http1 };
     let channel = shared.upstream.channel(&key, Freshness::New).await.map_err(|error| failed(&error))?;
     let verified = channel.verified().ok_or(ErrandError::NoCall)?;
-    let agent = AgentName::parse(ERRAND).map_err(|error| failed(&error))?;
     let now = shared.clock.now();
     let intent = Intent {
         at: now,

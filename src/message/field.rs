@@ -16,40 +16,45 @@ pub enum FieldError {
 }
 
 /// RFC 9110 section 7.6.1, and the proxy fields that are between the agent and us only.
-const CONNECTION_LEVEL: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-authentication-info",
-    "te",
-    "transfer-encoding",
-    "upgrade",
+static CONNECTION_LEVEL: [HeaderName; 9] = [
+    HeaderName::from_static("connection"),
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    HeaderName::from_static("proxy-authentication-info"),
+    HeaderName::from_static("te"),
+    HeaderName::from_static("transfer-encoding"),
+    HeaderName::from_static("upgrade"),
 ];
 
 /// What tells an upstream about the agent's side, or makes it act for a host that was not judged (PX-22, RT-18).
-const FORWARDING: [&str; 16] = [
-    "forwarded",
-    "proxy",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-forwarded-server",
-    "x-forwarded-prefix",
-    "x-real-ip",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-original-host",
-    "x-http-method-override",
-    "x-method-override",
-    "x-http-method",
+static FORWARDING: [HeaderName; 16] = [
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("proxy"),
+    HeaderName::from_static("via"),
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-forwarded-server"),
+    HeaderName::from_static("x-forwarded-prefix"),
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("x-original-host"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-http-method"),
 ];
 
 /// What a response must not carry to an agent: proxy challenges and instructions to leave the proxy (PX-48, EX-30).
-const RESPONSE_ONLY: [&str; 4] = ["alt-svc", "refresh", "clear-site-data", "proxy-status"];
+static RESPONSE_ONLY: [HeaderName; 4] = [
+    HeaderName::from_static("alt-svc"),
+    HeaderName::from_static("refresh"),
+    HeaderName::from_static("clear-site-data"),
+    HeaderName::from_static("proxy-status"),
+];
 
 /// Removes connection-level fields and those that `Connection` nominates.
 ///
@@ -72,7 +77,7 @@ pub fn strip_hop_by_hop(fields: &mut HeaderMap) -> Result<(), FieldError> {
             fields.remove(name);
         }
     }
-    for name in CONNECTION_LEVEL {
+    for name in &CONNECTION_LEVEL {
         fields.remove(name);
     }
     Ok(())
@@ -80,14 +85,14 @@ pub fn strip_hop_by_hop(fields: &mut HeaderMap) -> Result<(), FieldError> {
 
 /// Removes what would tell the upstream about the agent's side (PX-22).
 pub fn strip_forwarding(fields: &mut HeaderMap) {
-    for name in FORWARDING {
+    for name in &FORWARDING {
         fields.remove(name);
     }
 }
 
 /// Removes from a response what would lead the agent around the proxy.
 pub fn strip_response(fields: &mut HeaderMap) {
-    for name in RESPONSE_ONLY {
+    for name in &RESPONSE_ONLY {
         fields.remove(name);
     }
 }

@@ -127,10 +127,13 @@ fn ask_for_readable(fields: &mut HeaderMap) {
     // RFC 7692: compressed frames cannot be searched.
     fields.remove(header::SEC_WEBSOCKET_EXTENSIONS);
     // Compressed messages cannot be searched either; without the field a gRPC server sends plain ones.
-    fields.remove("grpc-accept-encoding");
+    fields.remove(&GRPC_ACCEPT_ENCODING);
     // RFC 3229: a delta against an earlier response.
-    fields.remove("a-im");
+    fields.remove(&A_IM);
 }
+
+static GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+static A_IM: HeaderName = HeaderName::from_static("a-im");
 
 /// Fields that hold credentials at one service or another. All are emptied before one is filled (PX-21).
 pub(super) fn known_fields() -> impl Iterator<Item = HeaderName> {

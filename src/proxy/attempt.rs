@@ -33,8 +33,8 @@ pub enum Failure {
 
 /// Sends without a credential.
 pub async fn plain(shared: &Shared, carried: &Carried, account: &mut Account) -> Result<Received, Failure> {
-    let partition = carried.agent.name().as_str().into();
-    let key = Key { origin: carried.permit.origin().clone(), partition, spoken: carried.spoken };
+    let (origin, agent) = (carried.permit.origin().clone(), carried.agent.name().clone());
+    let key = Key { origin, agent, profile: None, spoken: carried.spoken };
     let make = |channel: &Channel| {
         let stripped = carried.stripped.clone();
         let made = match channel.verified() {
@@ -56,8 +56,8 @@ pub async fn with_profile(
 ) -> Result<(Received, Option<Arc<Patterns>>), Failure> {
     let agent = carried.agent.name();
     let origin = carried.permit.origin();
-    let partition = format!("{agent} {}", member.profile).into();
-    let key = Key { origin: origin.clone(), partition, spoken: carried.spoken };
+    let profile = Some(member.profile.clone());
+    let key = Key { origin: origin.clone(), agent: agent.clone(), profile, spoken: carried.spoken };
     let id = account.id();
     let mut patterns = None;
     let make = |channel: &Channel| {

@@ -6,14 +6,21 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use serde::Deserialize;
 
 use crate::id::AgentName;
 use crate::pool::{Bound, Repeat, Session};
 
 /// Fields in which clients name their conversation, the most telling first.
-const SESSION_FIELDS: [&str; 4] = ["x-claude-code-session-id", "session-id", "x-session-id", "x-session-affinity"];
+static SESSION_FIELDS: [HeaderName; 4] = [
+    HeaderName::from_static("x-claude-code-session-id"),
+    HeaderName::from_static("session-id"),
+    HeaderName::from_static("x-session-id"),
+    HeaderName::from_static("x-session-affinity"),
+];
+static RETRY_COUNT: HeaderName = HeaderName::from_static("x-stainless-retry-count");
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Paths whose last part is a thing of one account: a file, a batch, a thread, a stored response.
 const BOUND_PATHS: [&str; 10] = [
@@ -75,8 +82,8 @@ impl Facts {
         } else {
             Body::default()
         };
-        let field = |name: &str| fields.get(name).map(|value| value.as_bytes());
-        let named = SESSION_FIELDS.into_iter().find_map(field);
+        let field = |name: &HeaderName| fields.get(name).map(|value| value.as_bytes());
+        let named = SESSION_FIELDS.iter().find_map(field);
         let in_body =
             [body.prompt_cache_key.as_deref(), body.metadata.as_ref().and_then(|data| data.user_id.as_deref())];
         let named = named.or_else(|| in_body.into_iter().flatten().map(str::as_bytes).next());
@@ -94,8 +101,8 @@ impl Facts {
             Some(thing) => Bound::To(key(agent, thing)),
             None => Bound::Free,
         };
-        let retried = field("x-stainless-retry-count").is_some_and(|count| count != b"0");
-        let keyed = fields.contains_key("idempotency-key");
+        let retried = field(&RETRY_COUNT).is_some_and(|count| count != b"0");
+        let keyed = fields.contains_key(&IDEMPOTENCY_KEY);
         Self { session, model: body.model.map(Arc::from), bound, retried, keyed }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use hyper::client::conn::{http1, http2};
 use parking_lot::Mutex;
 
+use crate::id::{AgentName, ProfileId};
 use crate::message::origin::Origin;
 use crate::tls::{Protocol, Verified};
 use crate::upstream::body::RequestBody;
@@ -29,8 +30,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(55);
 pub struct Key {
     /// Where it leads.
     pub origin: Origin,
-    /// For whom: the agent and, where a credential is used, its profile.
-    pub partition: Arc<str>,
+    /// For whom.
+    pub agent: AgentName,
+    /// With which credential, where one is used.
+    pub profile: Option<ProfileId>,
     /// What the agent speaks, which is what the upstream is asked to speak.
     pub spoken: Protocol,
 }
