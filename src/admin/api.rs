@@ -125,6 +125,8 @@ pub trait Control: Send + Sync {
     fn config(&self) -> Value;
     /// `keyferry profile list`.
     fn profiles(&self) -> Value;
+    /// `keyferry why`.
+    fn why(&self, agent: &str, method: &str, url: &str) -> Result<Value, ControlError>;
     /// Clears, disables or enables one profile.
     fn profile(&self, profile: &str, action: &str) -> Result<(), ControlError>;
     /// Makes the provider's test call with one profile.

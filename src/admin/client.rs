@@ -78,6 +78,14 @@ impl Client {
         self.ask(Method::GET, "/v1/profiles", Value::Null).await
     }
 
+    /// `why` as JSON.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn why(&mut self, agent: &str, method: &str, url: &str) -> Result<Value, ClientError> {
+        self.ask(Method::POST, "/v1/why", json!({"agent": agent, "method": method, "url": url})).await
+    }
+
     /// Resets, disables or enables a profile.
     ///
     /// # Errors

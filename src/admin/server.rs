@@ -160,6 +160,7 @@ async fn command(request: Request<Incoming>, control: &dyn Control) -> Response<
         (&Method::GET, "/v1/status") => Ok(control.status()),
         (&Method::GET, "/v1/config") => Ok(control.config()),
         (&Method::GET, "/v1/profiles") => Ok(control.profiles()),
+        (&Method::POST, "/v1/why") => control.why(&text_of("agent"), &text_of("method"), &text_of("url")),
         (&Method::POST, "/v1/profiles") => control.profile(&text_of("profile"), &text_of("action")).map(|()| json!({})),
         (&Method::POST, "/v1/profiles/test") => control.test(&text_of("profile")).await,
         (&Method::POST, "/v1/reload") => control.reload().await,

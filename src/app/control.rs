@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::admin::{Control, ControlError, Session};
 use crate::app::core::Core;
 use crate::app::profiles::profile_json;
+use crate::app::why::{self, Question};
 use crate::app::{errand, figures, installed, parts, snapshot};
 use crate::config;
 use crate::id::{AgentName, ProfileId};
@@ -76,6 +77,7 @@ impl Control for AppControl {
             "ca": {"not_after": info.not_after.to_string(), "fingerprint": info.fingerprint, "path": core.ca_file.display().to_string()},
             "upstream": {"proxy": proxies, "resolve": resolve, "extra_roots": state.config.upstream.extra_roots},
             "config": core.config_file.display().to_string(),
+            "mode": if view.policy.observes() { "observe" } else { "enforce" },
             "reload": reload,
             "restart_needed": state.restart_needed,
         })
@@ -90,6 +92,13 @@ impl Control for AppControl {
         members.dedup_by(|a, b| a.profile == b.profile);
         let rows = members.iter().map(|member| profile_json(&pools.state(&member.profile, now), &member.kind));
         Value::Array(rows.collect())
+    }
+
+    fn why(&self, agent: &str, method: &str, url: &str) -> Result<Value, ControlError> {
+        let question =
+            Question::parse(agent, method, url).map_err(|error| refused(400, &error, Some(error.hint.clone())))?;
+        let shared = &self.core.shared;
+        Ok(why::live(&shared.view.load(), &shared.pools, self.core.mode, &question, shared.clock.now()))
     }
 
     fn profile(&self, profile: &str, action: &str) -> Result<(), ControlError> {

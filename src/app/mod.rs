@@ -20,6 +20,7 @@ mod root;
 mod running;
 mod snapshot;
 mod way_out;
+mod why;
 
 pub use errand::ErrandError;
 pub use error::AppError;
@@ -28,3 +29,4 @@ pub use members::{Found, find_in_environment};
 pub use options::{Mode, Options};
 pub use profiles::profile_json;
 pub use running::Running;
+pub use why::{Question, QuestionError, why};

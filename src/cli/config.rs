@@ -1,4 +1,4 @@
-//! `config check|show|schema|diff`.
+//! `config check|show|schema|diff|test`.
 
 use serde_json::json;
 
@@ -7,6 +7,7 @@ use super::context::Context;
 use super::difference;
 use super::failure::CONFIGURATION;
 use super::output::{Failure, Outcome};
+use super::trial;
 use crate::config::{self, Fault, Faults};
 
 /// `keyferry config ..`
@@ -16,7 +17,7 @@ pub async fn config(command: &Command, context: &mut Context) -> Outcome {
         Command::Show => show(context),
         Command::Schema => context.output.json(&config::schema()),
         Command::Diff(command) => difference::diff(command, context).await,
-        Command::Test(_) => Err(Failure::not_yet("keyferry config test")),
+        Command::Test(command) => trial::test(command, context),
     }
 }
 

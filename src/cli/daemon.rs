@@ -51,6 +51,11 @@ impl Daemon {
         Ok(self.client.profiles().await?)
     }
 
+    /// What would become of an exchange.
+    pub async fn why(&mut self, agent: &str, method: &str, url: &str) -> Outcome<Value> {
+        Ok(self.client.why(agent, method, url).await?)
+    }
+
     /// `reset`, `disable` or `enable` one profile.
     pub async fn profile(&mut self, profile: &str, action: &str) -> Outcome {
         Ok(self.client.profile(profile, action).await?)

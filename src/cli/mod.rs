@@ -29,7 +29,9 @@ mod secret;
 mod serve;
 mod shapes;
 mod status;
+mod trial;
 mod trust;
+mod why;
 
 use std::ffi::OsString;
 
@@ -134,6 +136,7 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Status => block_on(One, status::status(context)),
         Command::Reload => block_on(One, status::reload(context)),
         Command::Config(command) => block_on(One, config::config(&command, context)),
+        Command::Why(command) => block_on(One, why::why(&command, context)),
         Command::Ca(command) => block_on(One, ca::ca(&command, context)),
         Command::Provider(command) => provider::provider(&command, context),
         Command::Explain(command) => explain::explain(command.code.as_deref(), context),
@@ -143,7 +146,6 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Doctor(_) => later("doctor"),
         Command::Logs(_) => later("logs"),
         Command::Top(_) => later("top"),
-        Command::Why(_) => later("why"),
         Command::Vault(_) => later("vault"),
         Command::Audit(_) => later("audit"),
         Command::Admin(_) => later("admin"),

@@ -7,6 +7,7 @@ mod change;
 mod check;
 mod fault;
 mod field;
+mod fixture;
 mod model;
 mod read;
 mod schema;
@@ -27,6 +28,7 @@ use std::path::Path;
 
 pub use change::{Changed, changed_keys, changed_values, restart_needed};
 pub use fault::{Fault, Faults};
+pub use fixture::{Assumed, Expected, Fixture, Fixtures, load_fixtures};
 pub use model::{
     AgentConfig, AuditConfig, Config, Cooldown, Durability, FallbackTarget, Foreign, Level, Limits, Listen, Listener,
     LogConfig, LogFormat, MasterKey, Period, PoolConfig, ProxySource, Rate, Strategy, Timeouts, UnixListener, Upstream,
@@ -95,6 +97,7 @@ impl Config {
             fallback: self.default.unwrap_or(otherwise),
             fallback_at: self.default_at.clone(),
             scrub: self.scrub,
+            enforcement: self.mode,
         }
     }
 

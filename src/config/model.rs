@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use super::fault::Fault;
 use crate::id::{AgentName, ProviderId, ShortName};
 use crate::message::origin::Host;
-use crate::policy::{Allowance, Fallback, Mark, Route, Scrub};
+use crate::policy::{Allowance, Enforcement, Fallback, Mark, Route, Scrub};
 use crate::provider::Draft;
 
 /// Everything that `keyferry.yaml` can say.
@@ -37,6 +37,8 @@ pub struct Config {
     pub default: Option<Fallback>,
     /// Where `default` is written.
     pub default_at: Mark,
+    /// Whether a denial refuses, or is only noted.
+    pub mode: Enforcement,
     /// Whether responses are searched for secrets.
     pub scrub: Scrub,
     /// The access log.

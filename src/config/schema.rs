@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::model::{Durability, Foreign, Level, LogFormat, Strategy};
 use super::unbuilt::is_available;
 use super::words::{ActionWord, Word};
-use crate::policy::Fallback;
+use crate::policy::{Enforcement, Fallback};
 use crate::provider::Catalogue;
 
 /// The JSON Schema (draft 2020-12) of `keyferry.yaml`.
@@ -30,6 +30,7 @@ pub fn schema() -> Value {
                     "What becomes of everything else. Unset: `run` tunnels, `serve` denies.",
                 ),
             ),
+            ("mode", described(words::<Enforcement>(), "observe: what would be refused is noted and goes on.")),
             ("scrub", scrub()),
             (
                 "log",

@@ -43,6 +43,7 @@ impl Config {
         if let Some(default) = self.default {
             file.insert("default".to_owned(), default.word().into());
         }
+        file.insert("mode".to_owned(), self.mode.word().into());
         file.insert("scrub".to_owned(), self.scrub.word().into());
         let log = json!({
             "format": self.log.format.word(),

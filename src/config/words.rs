@@ -3,7 +3,7 @@
 //! Invariant: every value has exactly one word that is written, and every word is read.
 
 use super::model::{Durability, Foreign, Level, LogFormat, Period, Strategy};
-use crate::policy::{Fallback, Scrub};
+use crate::policy::{Enforcement, Fallback, Scrub};
 
 /// A value that is written as one of a few words.
 pub(super) trait Word: Copy + PartialEq + 'static {
@@ -21,6 +21,10 @@ pub(super) trait Word: Copy + PartialEq + 'static {
 
 impl Word for Fallback {
     const WORDS: &'static [(&'static str, Self)] = &[("deny", Self::Deny), ("tunnel", Self::Tunnel)];
+}
+
+impl Word for Enforcement {
+    const WORDS: &'static [(&'static str, Self)] = &[("enforce", Self::Enforce), ("observe", Self::Observe)];
 }
 
 impl Word for Scrub {
@@ -102,6 +106,7 @@ mod tests {
     #[test]
     fn every_word_is_read_and_every_value_written() {
         check::<Fallback>();
+        check::<Enforcement>();
         check::<Scrub>();
         check::<Strategy>();
         check::<Foreign>();

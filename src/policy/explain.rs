@@ -5,7 +5,7 @@
 use http::Method;
 
 use super::path::JudgedPath;
-use super::{Action, Policy, Refusal, Rule, TunnelDecision, is_for, takes_port};
+use super::{Action, Permit, Policy, Refusal, Rule, TunnelDecision, is_for, takes_port};
 use crate::code::Code;
 use crate::id::{AgentName, ProfileId, ProviderId};
 use crate::message::origin::{Origin, Scheme};
@@ -26,6 +26,8 @@ pub struct Explanation {
     pub code: Option<Code>,
     /// One sentence.
     pub reason: String,
+    /// Whether the rule would refuse it, and denials are only noted.
+    pub would_deny: bool,
     /// Routes for the host that did not match, in order, up to the one that decided.
     pub passed_over: Vec<PassedOver>,
 }
@@ -44,14 +46,14 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The word for it in `why --json`.
+    /// The word for it, the access log's.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Inject => "inject",
-            Self::Forward => "forward",
-            Self::Tunnel => "tunnel",
-            Self::Deny => "deny",
+            Self::Inject => "injected",
+            Self::Forward => "forwarded",
+            Self::Tunnel => "tunnelled",
+            Self::Deny => "denied",
         }
     }
 }
@@ -108,12 +110,23 @@ impl Policy {
                 provider: None,
                 profile: None,
                 code: None,
+                would_deny: false,
+                passed_over: Vec::new(),
+            },
+            TunnelDecision::Observed(rule) => Explanation {
+                decision: Verdict::Tunnel,
+                reason: format!("{rule} would refuse it; denials are only noted, so it is passed through unread"),
+                rule,
+                provider: None,
+                profile: None,
+                code: None,
+                would_deny: true,
                 passed_over: Vec::new(),
             },
             TunnelDecision::Refuse(refusal) => refused(&refusal),
             TunnelDecision::Intercept => match self.decide(agent, origin.clone(), method, path) {
                 Err(refusal) => refused(&refusal),
-                Ok(permit) => permitted(permit.action(), permit.rule()),
+                Ok(permit) => permitted(&permit),
             },
         };
         explanation.passed_over = self.passed_over(agent, origin, method, path, &explanation.rule);
@@ -150,14 +163,20 @@ impl Policy {
     }
 }
 
-fn permitted(action: &Action, rule: &Rule) -> Explanation {
-    let (decision, provider, profile, reason) = match action {
+fn permitted(permit: &Permit) -> Explanation {
+    let rule = permit.rule();
+    let (decision, provider, profile, mut reason) = match permit.action() {
         Action::Inject { provider, profile } => {
             (Verdict::Inject, Some(provider.clone()), profile.clone(), format!("{rule} lets the agent use {provider}"))
         }
         Action::Forward => (Verdict::Forward, None, None, format!("{rule} sends it on without a credential")),
     };
-    Explanation { decision, rule: rule.clone(), provider, profile, code: None, reason, passed_over: Vec::new() }
+    let would_deny = permit.would_deny();
+    if would_deny {
+        reason = format!("{rule} would refuse it; denials are only noted, so it goes on");
+    }
+    let (rule, passed_over) = (rule.clone(), Vec::new());
+    Explanation { decision, rule, provider, profile, code: None, reason, would_deny, passed_over }
 }
 
 fn refused(refusal: &Refusal) -> Explanation {
@@ -177,6 +196,7 @@ fn refused(refusal: &Refusal) -> Explanation {
         profile: None,
         code: Some(refusal.code()),
         reason,
+        would_deny: false,
         passed_over: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@
 //! and nowhere else; whatever no rule speaks for is refused or, where the default says so, tunnelled unread.
 
 mod explain;
+mod observe;
 pub mod path;
 mod permit;
 #[cfg(test)]
@@ -24,7 +25,9 @@ use crate::message::pattern::{HostPattern, HostTable};
 
 pub use explain::{Explanation, Mismatch, PassedOver, Verdict};
 pub use permit::{Action, Permit, Refusal, TunnelDecision};
-pub use rules::{Allowance, Fallback, Holdings, Mark, Place, PolicyRules, Ports, Route, RouteAction, Rule, Scrub};
+pub use rules::{
+    Allowance, Enforcement, Fallback, Holdings, Mark, Place, PolicyRules, Ports, Route, RouteAction, Rule, Scrub,
+};
 
 use path::{JudgedPath, PathPattern};
 
@@ -46,6 +49,7 @@ struct Compiled {
     fallback: Fallback,
     fallback_rule: Rule,
     scrub: Scrub,
+    enforcement: Enforcement,
 }
 
 struct Allowances {
@@ -97,6 +101,7 @@ impl Policy {
             fallback: rules.fallback,
             fallback_rule: Rule::new("default", &rules.fallback_at),
             scrub: rules.scrub,
+            enforcement: rules.enforcement,
         };
         Self { compiled: Arc::new(compiled), holdings: Arc::new(holdings) }
     }
@@ -110,6 +115,45 @@ impl Policy {
     /// Decides a CONNECT, where method and path are not known yet.
     #[must_use]
     pub fn connect(&self, agent: &AgentName, origin: &Origin) -> TunnelDecision {
+        match self.enforced_connect(agent, origin) {
+            TunnelDecision::Refuse(Refusal::Denied(rule)) if self.observes() => self.let_by(agent, origin, rule),
+            decision => decision,
+        }
+    }
+
+    /// Decides one exchange.
+    ///
+    /// # Errors
+    /// [`Refusal`] where it is not permitted.
+    pub fn decide(&self, agent: &AgentName, origin: Origin, method: &Method, path: &Path) -> Result<Permit, Refusal> {
+        let kept = self.observes().then(|| origin.clone());
+        match (self.enforced(agent, origin, method, path), kept) {
+            (Err(Refusal::Denied(rule)), Some(origin)) => self.let_through(agent, origin, rule, None),
+            (decided, _) => decided,
+        }
+    }
+
+    /// Decides one exchange of the base-URL listener, where the path names the provider. Nothing falls through here:
+    /// what is not permitted with this provider's credential is refused.
+    ///
+    /// # Errors
+    /// [`Refusal`] where it is not permitted.
+    pub fn decide_provider(
+        &self,
+        agent: &AgentName,
+        provider: &ProviderId,
+        origin: Origin,
+        method: &Method,
+        path: &Path,
+    ) -> Result<Permit, Refusal> {
+        let kept = self.observes().then(|| origin.clone());
+        match (self.enforced_provider(agent, provider, origin, method, path), kept) {
+            (Err(Refusal::Denied(rule)), Some(origin)) => self.let_through(agent, origin, rule, Some(provider)),
+            (decided, _) => decided,
+        }
+    }
+
+    fn enforced_connect(&self, agent: &AgentName, origin: &Origin) -> TunnelDecision {
         if let Some((route, rule)) = self.compiled.routes_for(agent, origin).next() {
             // Whether it matches shows inside; what comes after it is judged there too.
             if route.looks_inside() {
@@ -134,11 +178,7 @@ impl Policy {
         }
     }
 
-    /// Decides one exchange.
-    ///
-    /// # Errors
-    /// [`Refusal`] where it is not permitted.
-    pub fn decide(&self, agent: &AgentName, origin: Origin, method: &Method, path: &Path) -> Result<Permit, Refusal> {
+    fn enforced(&self, agent: &AgentName, origin: Origin, method: &Method, path: &Path) -> Result<Permit, Refusal> {
         let mut exchange = Exchange::new(method, path);
         if let Some((route, rule)) = self.route(agent, &origin, &mut exchange)? {
             let scrub = route.scrub.unwrap_or(self.compiled.scrub);
@@ -168,12 +208,7 @@ impl Policy {
         }
     }
 
-    /// Decides one exchange of the base-URL listener, where the path names the provider. Nothing falls through here:
-    /// what is not permitted with this provider's credential is refused.
-    ///
-    /// # Errors
-    /// [`Refusal`] where it is not permitted.
-    pub fn decide_provider(
+    fn enforced_provider(
         &self,
         agent: &AgentName,
         provider: &ProviderId,

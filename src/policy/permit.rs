@@ -16,11 +16,17 @@ pub struct Permit {
     action: Action,
     rule: Rule,
     scrub: Scrub,
+    observed: bool,
 }
 
 impl Permit {
     pub(super) fn new(agent: &AgentName, origin: Origin, action: Action, rule: Rule, scrub: Scrub) -> Self {
-        Self { agent: agent.clone(), origin, action, rule, scrub }
+        Self { agent: agent.clone(), origin, action, rule, scrub, observed: false }
+    }
+
+    /// The same, for what its rule would have refused.
+    pub(super) fn observed(self) -> Self {
+        Self { observed: true, ..self }
     }
 
     /// For whom.
@@ -45,6 +51,12 @@ impl Permit {
     #[must_use]
     pub fn rule(&self) -> &Rule {
         &self.rule
+    }
+
+    /// Whether its rule would have refused it, and denials are only noted.
+    #[must_use]
+    pub fn would_deny(&self) -> bool {
+        self.observed
     }
 
     /// Whether the response is searched for secrets.
@@ -121,6 +133,8 @@ pub enum TunnelDecision {
     Intercept,
     /// Pass bytes through unread.
     Tunnel(Rule),
+    /// The same, where the rule would have refused it and denials are only noted.
+    Observed(Rule),
     /// Neither.
     Refuse(Refusal),
 }

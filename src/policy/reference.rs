@@ -140,10 +140,11 @@ fn check(world: &World, policy: &Policy, tuple: &Tuple, seen: &mut [usize; 6], t
                 assert_eq!(answer, Answer::Denied(refusal.rule().name.to_string()), "{}", context());
             }
             TunnelDecision::Intercept => {}
+            TunnelDecision::Observed(rule) => panic!("{rule} {}", context()),
         }
         tunnels[match decision {
             TunnelDecision::Intercept => 0,
-            TunnelDecision::Tunnel(_) => 1,
+            TunnelDecision::Tunnel(_) | TunnelDecision::Observed(_) => 1,
             TunnelDecision::Refuse(_) => 2,
         }] += 1;
         // `why` says what would happen.
@@ -326,6 +327,7 @@ fn holds(world: &World, agent: &str, provider: &str) -> bool {
 
 fn world(random: &mut Random) -> World {
     let mut rules = PolicyRules {
+        enforcement: super::Enforcement::Enforce,
         fallback: if random.chance(2) { Fallback::Tunnel } else { Fallback::Deny },
         scrub: if random.chance(4) { Scrub::Off } else { Scrub::On },
         ..PolicyRules::default()

@@ -25,6 +25,8 @@ pub struct PolicyRules {
     pub fallback_at: Mark,
     /// Whether responses are searched for secrets where a route says nothing.
     pub scrub: Scrub,
+    /// Whether a denial is one.
+    pub enforcement: Enforcement,
 }
 
 /// One declarative rule.
@@ -105,6 +107,17 @@ pub enum Fallback {
     Deny,
     /// A blind tunnel to ports 80 and 443.
     Tunnel,
+}
+
+/// What a denial of the rules does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Enforcement {
+    /// It refuses.
+    #[default]
+    Enforce,
+    /// It is noted, and the exchange goes on as if neither routes nor allowances were written: what the agent's scope
+    /// holds is put in, everything else goes on without a credential.
+    Observe,
 }
 
 /// Whether responses are searched for secrets.

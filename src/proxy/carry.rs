@@ -157,12 +157,7 @@ fn candidates<'v>(view: &'v View, carried: &Carried, provider: &Provider) -> Vec
         Action::Forward => None,
     };
     let (origin, agent) = (carried.permit.origin(), carried.agent.name());
-    let mut members = view.pool_order(&provider.id, agent);
-    members.retain(|member| {
-        let here = provider.kind(&member.kind).is_some_and(|kind| kind.placement(origin, &carried.path).is_some());
-        here && only.is_none_or(|only| *only == member.profile)
-            && member.audience.iter().any(|pattern| pattern.matches(origin))
-    });
+    let mut members = view.eligible(provider, agent, origin, &carried.path, only);
     // Where another credential is another identity, the placeholder that the agent chose to send says which one.
     if let Some(presented) = carried.presented.as_deref().filter(|_| !provider.fungible) {
         let meant = members.iter().position(|member| view.credentials.placeholder(agent, member) == presented);

@@ -125,13 +125,18 @@ fn prepare(
     let socket = socket?;
     account.origin(&origin);
     account.record().path = Some(path.path().to_owned());
-    let decided = view.policy.decide(agent.name(), origin.clone(), &parts.method, &path);
+    let named = account.record().provider.clone().filter(|_| matches!(caller.entrance, Entrance::BaseUrl { .. }));
+    let decided = match &named {
+        None => view.policy.decide(agent.name(), origin.clone(), &parts.method, &path),
+        Some(provider) => view.policy.decide_provider(agent.name(), provider, origin.clone(), &parts.method, &path),
+    };
     let permit = decided.map_err(|refusal| {
         account.record().rule = Some(refusal.rule().to_string());
         account.record().provider = refusal.provider().cloned();
         refusal_answer(&refusal, agent.name(), parts.method.as_str(), &origin, Some(&path))
     })?;
     account.record().rule = Some(permit.rule().to_string());
+    account.record().would_deny = permit.would_deny();
     let provider = match permit.action() {
         Action::Forward => None,
         Action::Inject { provider, .. } => {

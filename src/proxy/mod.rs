@@ -33,3 +33,4 @@ pub use listen::{Listener, ListenerKind, serve};
 pub use peer::Resident;
 pub use respond::Answer;
 pub use state::{Shared, View};
+pub use target::method_is_refused;

@@ -11,11 +11,12 @@ use tokio::sync::Semaphore;
 
 use crate::agent::Agents;
 use crate::clock::Clock;
-use crate::id::{AgentName, ProviderId, ShortName};
+use crate::id::{AgentName, ProfileId, ProviderId, ShortName};
+use crate::message::origin::Origin;
 use crate::policy::Policy;
 use crate::pool::Pools;
-use crate::provider::Catalogue;
 use crate::provider::outcome::Rulebook;
+use crate::provider::{Catalogue, Provider};
 use crate::proxy::account::Books;
 use crate::proxy::limits::Limits;
 use crate::source::{Credentials, Member};
@@ -52,6 +53,27 @@ impl View {
         members.sort_by_cached_key(|member| {
             let place = order.iter().position(|name| *name == member.profile.name).unwrap_or(order.len());
             (place, member.rank, member.created, member.profile.name.clone())
+        });
+        members
+    }
+}
+
+impl View {
+    /// The members of the pool that an exchange may use, first choice first; `only` is the one that a route names.
+    #[must_use]
+    pub fn eligible(
+        &self,
+        provider: &Provider,
+        agent: &AgentName,
+        origin: &Origin,
+        path: &str,
+        only: Option<&ProfileId>,
+    ) -> Vec<&Member> {
+        let mut members = self.pool_order(&provider.id, agent);
+        members.retain(|member| {
+            let here = provider.kind(&member.kind).is_some_and(|kind| kind.placement(origin, path).is_some());
+            here && only.is_none_or(|only| *only == member.profile)
+                && member.audience.iter().any(|pattern| pattern.matches(origin))
         });
         members
     }

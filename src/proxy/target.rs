@@ -63,13 +63,16 @@ pub fn read(
     Ok((origin, path))
 }
 
-fn check_method(method: &Method) -> Result<(), Answer> {
+/// Whether a method is never passed on.
+#[must_use]
+pub fn method_is_refused(method: &Method) -> bool {
     // TRACE and its like would echo the injected field (PX-23); CONNECT inside a tunnel leads anywhere (PX-06).
     let refused = ["TRACE", "TRACK", "DEBUG", "CONNECT", "PRI"];
-    if refused.iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) || method.as_str().len() > 32 {
-        return Err(Answer::of(Code::MethodNotAllowed));
-    }
-    Ok(())
+    refused.iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) || method.as_str().len() > 32
+}
+
+fn check_method(method: &Method) -> Result<(), Answer> {
+    if method_is_refused(method) { Err(Answer::of(Code::MethodNotAllowed)) } else { Ok(()) }
 }
 
 fn check_framing(version: Version, fields: &HeaderMap) -> Result<(), Answer> {

@@ -25,7 +25,7 @@ use tokio_rustls::server::TlsStream;
 use crate::agent::Agent;
 use crate::code::Code;
 use crate::message::origin::Origin;
-use crate::policy::TunnelDecision;
+use crate::policy::{Rule, TunnelDecision};
 use crate::proxy::account::Account;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::delivery::Delivery;
@@ -157,14 +157,11 @@ pub async fn open(shared: &Shared, agent: Agent, origin: Origin, account: &mut A
             account.record().rule = Some(refusal.rule().to_string());
             Err(exchange::refusal_answer(&refusal, agent.name(), "CONNECT", &origin, None))
         }
-        TunnelDecision::Tunnel(rule) => {
-            account.record().rule = Some(rule.to_string());
-            let upstream = shared.upstream.raw(&origin).await.map_err(|error| {
-                account.record().detail = Some(error.to_string());
-                Answer::saying(error.code(), error.explanation())
-            })?;
-            Ok(Open::Blind { upstream })
+        TunnelDecision::Observed(rule) => {
+            account.record().would_deny = true;
+            blind(shared, &rule, &origin, account).await
         }
+        TunnelDecision::Tunnel(rule) => blind(shared, &rule, &origin, account).await,
         TunnelDecision::Intercept => {
             let config = shared.leaves.load_full().config_for(origin.host(), now).await.map_err(|error| {
                 tracing::warn!(host = %origin.host(), %error, "no leaf certificate");
@@ -174,6 +171,15 @@ pub async fn open(shared: &Shared, agent: Agent, origin: Origin, account: &mut A
             Ok(Open::Intercept { agent, origin, config })
         }
     }
+}
+
+async fn blind(shared: &Shared, rule: &Rule, origin: &Origin, account: &mut Account) -> Result<Open, Answer> {
+    account.record().rule = Some(rule.to_string());
+    let upstream = shared.upstream.raw(origin).await.map_err(|error| {
+        account.record().detail = Some(error.to_string());
+        Answer::saying(error.code(), error.explanation())
+    })?;
+    Ok(Open::Blind { upstream })
 }
 
 /// Terminates TLS and serves the exchanges inside.

@@ -61,6 +61,13 @@ impl Line {
         self
     }
 
+    /// True or false.
+    pub(super) fn boolean(&mut self, name: &str, value: bool) -> &mut Self {
+        self.name(name);
+        self.text.push_str(if value { "true" } else { "false" });
+        self
+    }
+
     /// Milliseconds with microseconds behind the point, or null.
     pub(super) fn millis(&mut self, name: &str, value: Option<Duration>) -> &mut Self {
         self.name(name);

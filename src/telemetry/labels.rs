@@ -99,6 +99,7 @@ label_set!(RotationLabels { provider, from, to, reason });
 label_set!(ProfileLabels { provider, profile });
 label_set!(QuotaLabels { provider, profile, kind });
 label_set!(ReasonLabels { reason });
+label_set!(AgentLabels { agent });
 label_set!(ListenerLabels { listener });
 label_set!(OutcomeLabels { provider, profile, outcome });
 label_set!(RefreshLabels { provider, profile, result });

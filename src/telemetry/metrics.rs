@@ -15,8 +15,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::labels::{
-    Capped, ListenerLabels, OutcomeLabels, ProfileLabels, ProviderLabels, QuotaLabels, ReasonLabels, RefreshLabels,
-    RequestLabels, ResultLabels, RotationLabels, WhereLabels, Word,
+    AgentLabels, Capped, ListenerLabels, OutcomeLabels, ProfileLabels, ProviderLabels, QuotaLabels, ReasonLabels,
+    RefreshLabels, RequestLabels, ResultLabels, RotationLabels, WhereLabels, Word,
 };
 use super::record::{Decision, Record};
 use crate::clock::WallTime;
@@ -69,6 +69,7 @@ pub struct Metrics {
     cooldown: Capped<ProfileLabels, Seconds>,
     quota: Capped<QuotaLabels, Seconds>,
     denied: Capped<ReasonLabels, Counter>,
+    would_deny: Capped<AgentLabels, Counter>,
     redactions: Capped<WhereLabels, Counter>,
     connections: Capped<ListenerLabels, Gauge>,
     leaves: Counter,
@@ -114,6 +115,7 @@ impl Metrics {
             cooldown: Capped::new(100, seconds),
             quota: Capped::new(200, seconds),
             denied: Capped::new(40, counter),
+            would_deny: Capped::new(100, counter),
             redactions: Capped::new(10, counter),
             connections: Capped::new(10, gauge),
             leaves: Counter::default(),
@@ -148,6 +150,7 @@ impl Metrics {
         registry.register("profile_cooldown_seconds", "How long a profile still rests", self.cooldown.family());
         registry.register("profile_quota_remaining", "What the provider says is left", self.quota.family());
         registry.register("denied", "Requests refused", self.denied.family());
+        registry.register("would_deny", "Exchanges that the rules would have refused", self.would_deny.family());
         registry.register("redactions", "Secrets taken out", self.redactions.family());
         registry.register("connections", "Connections that are open", self.connections.family());
         registry.register("leaf_certificates", "Leaf certificates minted", self.leaves.clone());
@@ -200,6 +203,11 @@ impl Metrics {
         self.requests.with(&labels, |counter| {
             counter.inc();
         });
+        if record.would_deny {
+            self.would_deny.with(&AgentLabels { agent: Word::agent(record.agent.as_ref()) }, |counter| {
+                counter.inc();
+            });
+        }
         if record.decision == Decision::Denied {
             let reason = record.error.map_or("policy_denied", |code| code.as_str());
             self.denied(reason);

@@ -112,6 +112,8 @@ pub struct Record {
     pub decision: Decision,
     /// The rule that decided.
     pub rule: Option<String>,
+    /// Whether that rule would have refused it, and denials are only noted.
+    pub would_deny: bool,
     /// Every try, in order.
     pub attempts: Vec<AttemptRecord>,
     /// The status that the agent got.
@@ -175,6 +177,7 @@ impl Record {
             profile: None,
             decision: Decision::Answered,
             rule: None,
+            would_deny: false,
             attempts: Vec::new(),
             status: None,
             error: None,
@@ -227,15 +230,18 @@ impl Record {
             .shown("provider", shown(&self.provider))
             .shown("profile", shown(&self.profile))
             .string("decision", self.decision.as_str(), 16)
-            .optional("rule", clean(redactor, self.rule.as_deref()).as_deref(), RULE)
-            .list("attempts", &self.attempts, ATTEMPTS, |line, attempt| {
-                line.shown("profile", Some(&attempt.profile))
-                    .number("status", attempt.status.map(u64::from))
-                    .string("outcome", attempt.outcome, 64)
-                    .millis("ms", Some(attempt.took));
-            })
-            .number("status", self.status.map(u64::from))
-            .shown("error", shown(&self.error));
+            .optional("rule", clean(redactor, self.rule.as_deref()).as_deref(), RULE);
+        if self.would_deny {
+            line.boolean("would_deny", true);
+        }
+        line.list("attempts", &self.attempts, ATTEMPTS, |line, attempt| {
+            line.shown("profile", Some(&attempt.profile))
+                .number("status", attempt.status.map(u64::from))
+                .string("outcome", attempt.outcome, 64)
+                .millis("ms", Some(attempt.took));
+        })
+        .number("status", self.status.map(u64::from))
+        .shown("error", shown(&self.error));
         if let Some(detail) = clean(redactor, self.detail.as_deref()) {
             line.string("detail", &detail, DETAIL);
         }
@@ -262,6 +268,7 @@ impl Record {
         match (self.decision, self.error) {
             (_, Some(Code::Internal | Code::VaultCorrupt | Code::VaultLocked | Code::AuditUnavailable)) => Level::Error,
             (Decision::Denied, _) | (_, Some(_)) => Level::Warn,
+            (_, None) if self.would_deny => Level::Warn,
             (Decision::Injected | Decision::Forwarded | Decision::Tunnelled | Decision::Answered, None) => Level::Info,
         }
     }

@@ -94,6 +94,9 @@ pub enum Command {
     /// Check, show and describe the configuration
     #[command(subcommand)]
     Config(Config),
+    /// What would become of a request: which rule decides, which profile, what is put in
+    #[command(before_help = WHY_EXAMPLES)]
+    Why(Why),
     /// The local certificate authority
     #[command(subcommand)]
     Ca(Ca),
@@ -122,9 +125,6 @@ pub enum Command {
     /// Live terminal view
     #[command(hide = true)]
     Top(Later),
-    /// Which rule decides
-    #[command(hide = true)]
-    Why(Why),
     /// Keys, copies and integrity of the vault
     #[command(hide = true)]
     Vault(Later),
@@ -164,15 +164,29 @@ pub struct Later {
     pub rest: Vec<OsString>,
 }
 
+const WHY_EXAMPLES: &str = "\
+Examples:
+  keyferry why coder GET https://api.github.com/repos/acme/site/issues
+  keyferry why coder CONNECT https://docs.example.org
+Asks the running daemon, which knows the state of its profiles; without one, or with --config, the files.";
+
 /// `why`.
 #[derive(Debug, Args)]
 pub struct Why {
-    /// Which agent
+    /// The agent's name
     pub agent: String,
-    /// Which method
+    /// The method, CONNECT for a tunnel
     pub method: String,
-    /// Which URL
+    /// The whole URL
     pub url: String,
+}
+
+/// `config test`.
+#[derive(Debug, Args)]
+pub struct ConfigTest {
+    /// Files of tests; keyferry.test.yaml beside the configuration when left out
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -327,9 +341,8 @@ pub enum Config {
     Schema,
     /// What differs: the daemon from the file, or a file from another. Ends with 1 where something does
     Diff(ConfigDiff),
-    /// Try rules
-    #[command(hide = true)]
-    Test(Later),
+    /// Hold the rules against a file of requests and what should become of them; ends with 1 where one differs
+    Test(ConfigTest),
 }
 
 /// `ca ..`.
@@ -451,14 +464,7 @@ mod tests {
 
     #[test]
     fn what_is_not_built_takes_any_arguments() {
-        for words in [
-            "doctor",
-            "logs -f --filter x",
-            "vault migrate --to x",
-            "audit verify",
-            "admin token create x",
-            "why a GET u",
-        ] {
+        for words in ["doctor", "logs -f --filter x", "vault migrate --to x", "audit verify", "admin token create x"] {
             let words = std::iter::once("keyferry").chain(words.split(' '));
             assert!(Cli::try_parse_from(words).is_ok());
         }

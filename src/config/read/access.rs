@@ -258,7 +258,7 @@ fn methods(section: &Section<'_>, report: &mut Report) -> Vec<Method> {
 }
 
 /// A method. Methods are case-sensitive (RFC 9110 section 9.1), and every one in use is in capitals.
-pub(super) fn method(report: &mut Report, field: &Field<'_>) -> Option<Method> {
+pub(in crate::config) fn method(report: &mut Report, field: &Field<'_>) -> Option<Method> {
     report.convert(field, |text| {
         let plain = text.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
         match Method::from_bytes(text.as_bytes()) {
@@ -282,7 +282,7 @@ fn port(field: &Field<'_>, report: &mut Report) -> Option<u16> {
     report.parse(field, "a port", "a number from 1 to 65535", |text| text.parse().ok().filter(|port| *port > 0))
 }
 
-pub(super) fn host(field: &Field<'_>, report: &mut Report) -> Option<(HostPattern, PortWritten)> {
+pub(in crate::config) fn host(field: &Field<'_>, report: &mut Report) -> Option<(HostPattern, PortWritten)> {
     report.convert(field, |text| {
         HostPattern::parse_with_port(text).map_err(|error| (error.to_string(), error.hint().to_owned()))
     })
@@ -305,7 +305,7 @@ pub(super) fn agent_name(field: &Field<'_>, report: &mut Report) -> Option<Agent
 }
 
 /// The provider that a value names. Whether there is one of that name is checked when all are known.
-pub(super) fn provider(field: &Field<'_>, report: &mut Report) -> Option<ProviderId> {
+pub(in crate::config) fn provider(field: &Field<'_>, report: &mut Report) -> Option<ProviderId> {
     let text = report.text(field)?;
     provider_name(text, field.at(), report)
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: reading never stops at a fault, and never invents a value that was not written.
 
-mod access;
+pub(super) mod access;
 mod listen;
 mod pool;
 mod provider;
@@ -13,6 +13,7 @@ use super::fault::Report;
 use super::field::Field;
 use super::model::Config;
 use super::yaml::Node;
+use crate::policy::Enforcement;
 
 /// The keys that each mapping of the grammar may have, by its path.
 #[cfg(test)]
@@ -39,8 +40,20 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
 ];
 
 /// The keys of the file.
-const FILE: &[&str] =
-    &["listen", "vault", "upstream", "providers", "pools", "agents", "routes", "default", "scrub", "log", "audit"];
+const FILE: &[&str] = &[
+    "listen",
+    "vault",
+    "upstream",
+    "providers",
+    "pools",
+    "agents",
+    "routes",
+    "default",
+    "mode",
+    "scrub",
+    "log",
+    "audit",
+];
 
 /// Reads the whole file.
 pub(super) fn config(root: &Node, report: &mut Report) -> Config {
@@ -70,6 +83,15 @@ pub(super) fn config(root: &Node, report: &mut Report) -> Config {
     if let Some(field) = file.get("default") {
         config.default = report.word(&field);
         config.default_at = report.mark(field.key_at);
+    }
+    if let Some(field) = file.get("mode")
+        && let Some(mode) = report.word(&field)
+    {
+        config.mode = mode;
+        if mode == Enforcement::Observe {
+            let hint = "`mode: enforce` once the access log shows no more `would_deny` that is not meant";
+            report.warn(field.key_at, "`mode: observe`: routes and allowances refuse nothing", hint);
+        }
     }
     if let Some(scrub) = file.get("scrub").and_then(|field| report.word(&field)) {
         config.scrub = scrub;

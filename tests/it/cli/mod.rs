@@ -9,3 +9,4 @@ mod files;
 mod run;
 mod secrets;
 mod terminal;
+mod why;

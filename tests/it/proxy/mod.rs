@@ -16,6 +16,7 @@ mod java;
 mod log;
 mod misplaced;
 mod names;
+mod observe;
 mod pairings;
 mod pressure;
 mod providers;
