@@ -102,7 +102,7 @@ async fn call(core: &Core, provider: &Provider, kind: &Kind, member: &Member) ->
         method: &test.method,
         path: &test.target,
     };
-    let witness = shared.audit.intent(intent).map_err(|error| failed(&error))?;
+    let witness = shared.audit.intent(intent).await.map_err(|error| failed(&error))?;
     let view = shared.view.load_full();
     let (ready, _) = view.credentials.open(&agent, member).map_err(|error| failed(&error))?;
     let request = provider::inject(&stripped, provider, &ready.credential, verified, &witness);

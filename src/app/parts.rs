@@ -66,6 +66,10 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     let chain = way_out::chain(&config, &home, way_out)?;
     let recorder = Arc::new(Recorder::new(log, Metrics::new(), Arc::clone(&redactor)));
     let audit = Audit::open(&home.audit_log(), vault.derived_key("audit"), redactor)?;
+    let audit = match config.audit.durability {
+        config::Durability::Written => audit,
+        config::Durability::Synced => audit.synced()?,
+    };
 
     let members = snapshot::all_members(&from).await?;
     let sealed = members.iter().flat_map(|member| member.audience.iter().cloned());

@@ -22,6 +22,7 @@ pub async fn record(home: &Home, vault: &Vault, action: Action, subject: &str, c
     let key = vault.derived_key("audit");
     let audit = Audit::open(&home.audit_log(), key, Arc::new(Redactor::new()));
     let change = Change { at: context.now(), action, subject, actor: "cli", detail: None };
-    let written = audit.and_then(|audit| audit.change(change));
+    // A person waits for this one line anyway, so the disk has it, whatever the setting.
+    let written = audit.and_then(|audit| audit.change(change).and_then(|()| audit.flush()));
     written.map_err(|error| Failure::new(format!("the change was made, but not recorded: {error}")).hint(error.hint()))
 }

@@ -17,7 +17,6 @@ pub(super) const NOT_AVAILABLE_YET: &[&str] = &[
     "pools.*.fallback",
     "pools.*.foreign",
     "agents.*.limits",
-    "audit.durability: synced",
 ];
 
 pub(super) fn is_available(feature: &str) -> bool {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::code::Code;
+use crate::id::RequestId;
 use crate::provider::{self, Injected, Provider};
 use crate::proxy::account::Account;
 use crate::proxy::carried::Carried;
@@ -35,15 +36,7 @@ pub enum Failure {
 pub async fn plain(shared: &Shared, carried: &Carried, account: &mut Account) -> Result<Received, Failure> {
     let (origin, agent) = (carried.permit.origin().clone(), carried.agent.name().clone());
     let key = Key { origin, agent, profile: None, spoken: carried.spoken };
-    let make = |channel: &Channel| {
-        let stripped = carried.stripped.clone();
-        let made = match channel.verified() {
-            Some(verified) => provider::forward(stripped, verified),
-            None => provider::forward_cleartext(stripped, &key.origin),
-        };
-        made.map_err(|_| Answer::of(Code::BadRequest))
-    };
-    send(shared, &key, carried, make, account).await
+    send(shared, &key, carried, &mut Load::Nothing, account).await
 }
 
 /// Sends with the credential of one profile; gives what its answer is searched for.
@@ -58,13 +51,37 @@ pub async fn with_profile(
     let origin = carried.permit.origin();
     let profile = Some(member.profile.clone());
     let key = Key { origin: origin.clone(), agent: agent.clone(), profile, spoken: carried.spoken };
-    let id = account.id();
-    let mut patterns = None;
-    let make = |channel: &Channel| {
+    let mut load = Load::Credential { provider, member, id: account.id(), patterns: None };
+    let received = send(shared, &key, carried, &mut load, account).await?;
+    let patterns = match load {
+        Load::Credential { patterns, .. } => patterns,
+        Load::Nothing => None,
+    };
+    Ok((received, patterns))
+}
+
+/// What is put into a request when its connection is there.
+enum Load<'a> {
+    Nothing,
+    Credential { provider: &'a Provider, member: &'a Member, id: RequestId, patterns: Option<Arc<Patterns>> },
+}
+
+impl Load<'_> {
+    async fn request(&mut self, shared: &Shared, carried: &Carried, channel: &Channel) -> Result<Injected, Answer> {
+        let origin = carried.permit.origin();
+        let Self::Credential { provider, member, id, patterns } = self else {
+            let stripped = carried.stripped.clone();
+            let made = match channel.verified() {
+                Some(verified) => provider::forward(stripped, verified),
+                None => provider::forward_cleartext(stripped, origin),
+            };
+            return made.map_err(|_| Answer::of(Code::BadRequest));
+        };
+        let agent = carried.agent.name();
         let verified = channel.verified().ok_or_else(|| Answer::of(Code::CleartextRefused))?;
         let intent = Intent {
             at: shared.clock.now(),
-            request_id: id,
+            request_id: *id,
             agent,
             profile: &member.profile,
             version: member.version,
@@ -73,7 +90,7 @@ pub async fn with_profile(
             method: carried.stripped.method(),
             path: carried.path.as_str(),
         };
-        let witness = shared.audit.intent(intent).map_err(|error| {
+        let witness = shared.audit.intent(intent).await.map_err(|error| {
             tracing::error!(%error, "the audit log cannot be written");
             Answer::of(Code::AuditUnavailable)
         })?;
@@ -89,11 +106,9 @@ pub async fn with_profile(
             tracing::error!(profile = %member.profile, %error, "a credential could not be put in");
             Answer::saying(error.code(), "the credential is not for this request, or cannot be put in")
         })?;
-        patterns = carried.permit.scrub().then(|| ready.patterns(injected.secrets()));
+        *patterns = carried.permit.scrub().then(|| ready.patterns(injected.secrets()));
         Ok(injected)
-    };
-    let received = send(shared, &key, carried, make, account).await?;
-    Ok((received, patterns))
+    }
 }
 
 /// One request on one channel; a waiting connection that turns out to be closed is replaced.
@@ -101,7 +116,7 @@ async fn send(
     shared: &Shared,
     key: &Key,
     carried: &Carried,
-    mut make: impl FnMut(&Channel) -> Result<Injected, Answer>,
+    load: &mut Load<'_>,
     account: &mut Account,
 ) -> Result<Received, Failure> {
     let mut freshness = carried.hop.freshness();
@@ -113,7 +128,7 @@ async fn send(
         account.record().upstream_protocol = Some(channel.protocol());
         account.record().upstream_tls = channel.verified().map(tls_words);
         let reused = channel.reused();
-        let request = make(&channel).map_err(Failure::Ours)?;
+        let request = load.request(shared, carried, &channel).await.map_err(Failure::Ours)?;
         let sending = channel.send(request, carried.upload.attempt(), carried.hop);
         match in_time(sending, shared.limits.response, || carried.upload.received()).await {
             None => return Err(Failure::Broken(Answer::of(Code::UpstreamTimeout))),

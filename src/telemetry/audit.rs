@@ -8,6 +8,7 @@
 //! Invariant: a [`Witness`] exists only after its record was written; a record that was not written is an error for
 //! the caller, never a silent loss.
 
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::chain::{Code, Segment, code, hex, path_key};
+use super::commit::Committer;
 use super::entry::{Change, Intent, Refused};
 use super::json::Line;
 use super::sink::append_to;
@@ -39,6 +41,9 @@ impl AuditUnavailable {
         match self.source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "free some space; the next request tries again".to_owned()
+            }
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                format!("the disk of {} does not keep up; the next request tries again", self.path.display())
             }
             _ => format!("make {} a regular file that Keyferry may write", self.path.display()),
         }
@@ -80,6 +85,8 @@ pub struct Audit {
     paths: Code,
     redactor: Arc<Redactor>,
     segment: Mutex<Option<Segment>>,
+    /// Where records have to be on the disk before they count.
+    committer: Option<Committer>,
 }
 
 impl Audit {
@@ -91,14 +98,35 @@ impl Audit {
     pub fn open(path: &Path, root: Arc<Secret>, redactor: Arc<Redactor>) -> Result<Self, AuditUnavailable> {
         append_to(path).map_err(|source| AuditUnavailable { path: path.to_owned(), source })?;
         let paths = path_key(&root);
-        Ok(Self { path: path.to_owned(), root, paths, redactor, segment: Mutex::new(None) })
+        Ok(Self { path: path.to_owned(), root, paths, redactor, segment: Mutex::new(None), committer: None })
+    }
+
+    /// From now on a record counts when the disk has it, not when the operating system has.
+    ///
+    /// # Errors
+    /// [`AuditUnavailable`] when no thread can be started for it.
+    pub fn synced(mut self) -> Result<Self, AuditUnavailable> {
+        self.committer = Some(Committer::start().map_err(|source| self.fault(source))?);
+        Ok(self)
     }
 
     /// Writes that a credential is about to be used.
     ///
     /// # Errors
     /// [`AuditUnavailable`]; the next call tries anew.
-    pub fn intent(&self, intent: Intent<'_>) -> Result<Witness, AuditUnavailable> {
+    pub async fn intent(&self, intent: Intent<'_>) -> Result<Witness, AuditUnavailable> {
+        let (request_id, profile) = (intent.request_id, intent.profile.clone());
+        let file = self.write_intent(&intent)?;
+        if let Some(committer) = &self.committer
+            && let Err(source) = committer.settled(Arc::clone(&file)).await
+        {
+            self.abandon(&file);
+            return Err(self.fault(source));
+        }
+        Ok(Witness { request_id, profile })
+    }
+
+    fn write_intent(&self, intent: &Intent<'_>) -> Result<Arc<File>, AuditUnavailable> {
         let path = intent.path.split_once('?').map_or(intent.path, |(path, _)| path);
         let path = code(&self.paths, path.as_bytes());
         let path = hex(path.first_chunk::<16>().map_or(&[], |half| half.as_slice()));
@@ -112,8 +140,7 @@ impl Audit {
                 .number("port", Some(u64::from(intent.port)))
                 .string("method", &self.redactor.redact(intent.method.as_str()), 32)
                 .string("path_hash", &path, 32);
-        })?;
-        Ok(Witness { request_id: intent.request_id, profile: intent.profile.clone() })
+        })
     }
 
     /// Writes a change.
@@ -128,7 +155,9 @@ impl Audit {
             if let Some(detail) = change.detail {
                 line.string("detail", &self.redactor.redact(detail), 1024);
             }
-        })
+        })?;
+        // Changes are few, and made by a person who waits.
+        if self.committer.is_some() { self.flush() } else { Ok(()) }
     }
 
     /// Writes a refusal.
@@ -143,6 +172,7 @@ impl Audit {
                 .optional("host", host.as_deref().map(|host| self.redactor.redact(host)).as_deref(), 256)
                 .string("code", refused.code.as_str(), 64);
         })
+        .map(drop)
     }
 
     /// Forces what was written to the disk.
@@ -160,7 +190,15 @@ impl Audit {
         AuditUnavailable { path: self.path.clone(), source }
     }
 
-    fn append(&self, at: WallTime, kind: &str, fill: impl FnOnce(&mut Line)) -> Result<(), AuditUnavailable> {
+    /// After a failed call nobody knows what of the file is on the disk: what follows begins a chain of its own.
+    fn abandon(&self, file: &Arc<File>) {
+        let mut segment = self.segment.lock();
+        if segment.as_ref().is_some_and(|segment| Arc::ptr_eq(segment.file(), file)) {
+            *segment = None;
+        }
+    }
+
+    fn append(&self, at: WallTime, kind: &str, fill: impl FnOnce(&mut Line)) -> Result<Arc<File>, AuditUnavailable> {
         let mut guard = self.segment.lock();
         // After any failure the segment is gone, and this call begins a new one.
         let kept = guard.take().and_then(|segment| segment.in_place(&self.path, at));
@@ -169,8 +207,9 @@ impl Audit {
             None => Segment::begin(&self.path, &self.root, at).map_err(|source| self.fault(source))?,
         };
         segment.write(at, kind, "", fill).map_err(|source| self.fault(source))?;
+        let file = Arc::clone(segment.file());
         *guard = Some(segment);
-        Ok(())
+        Ok(file)
     }
 }
 

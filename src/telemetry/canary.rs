@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
+use futures_util::FutureExt as _;
 use http::Method;
 use parking_lot::Mutex;
 
@@ -121,6 +122,8 @@ fn all_sinks(secret: &str, spellings: &[String], redactor: &Arc<Redactor>) {
                 method: &method,
                 path: &path,
             })
+            .now_or_never()
+            .unwrap()
             .unwrap();
         let (subject, actor) = (text.as_str(), text.as_str());
         let at = WallTime(0);

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -29,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// The chain that a process is writing.
 pub(super) struct Segment {
-    file: File,
+    file: Arc<File>,
     chain: String,
     key: Code,
     seq: u64,
@@ -46,7 +47,7 @@ impl Segment {
         let chain = hex(&random);
         let tail = Tail::read(&mut file)?;
         let key = segment_key(root, &chain);
-        let mut segment = Self { file, chain, key, seq: 0, prev: NOTHING, looked: at };
+        let mut segment = Self { file: Arc::new(file), chain, key, seq: 0, prev: NOTHING, looked: at };
         let boot = std::process::id();
         let lead = if tail.torn.is_empty() { "" } else { "\n" };
         segment.write(at, "start", lead, |line| {
@@ -66,6 +67,11 @@ impl Segment {
         }
         self.looked = now;
         is_at(&self.file, path).then_some(self)
+    }
+
+    /// The file that is written to.
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
     }
 
     /// Forces what was written to the disk.
@@ -91,7 +97,7 @@ impl Segment {
         let mac = code(&self.key, signed.as_bytes());
         let text = format!("{lead}{signed}{MAC}{}\"}}\n", hex(&mac));
         // One call, so that lines of several processes never mix.
-        let written = self.file.write(text.as_bytes())?;
+        let written = (&*self.file).write(text.as_bytes())?;
         if written != text.len() {
             return Err(io::Error::new(io::ErrorKind::WriteZero, "only a part of the record was written"));
         }

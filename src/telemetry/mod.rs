@@ -9,6 +9,7 @@ mod audit;
 #[cfg(test)]
 mod canary;
 mod chain;
+mod commit;
 mod entry;
 mod json;
 mod labels;

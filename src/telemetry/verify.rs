@@ -178,6 +178,7 @@ impl Log<'_> {
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::FutureExt as _;
     use http::Method;
 
     use super::super::audit::Audit;
@@ -206,6 +207,8 @@ mod tests {
                 method: &Method::GET,
                 path: "/repos/acme/x?q=1",
             })
+            .now_or_never()
+            .unwrap()
             .unwrap();
         assert_eq!(witness.profile(), &profile);
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::config::fault::{Report, nearest, shown};
 use crate::config::field::Field;
-use crate::config::model::{AuditConfig, Durability, LogConfig, MasterKey, VaultConfig, VaultUrl};
+use crate::config::model::{AuditConfig, LogConfig, MasterKey, VaultConfig, VaultUrl};
 
 pub(super) const VAULT: &[&str] = &["url", "master_key"];
 pub(super) const LOG: &[&str] = &["format", "access", "level"];
@@ -39,9 +39,6 @@ pub(super) fn audit(field: &Field<'_>, audit: &mut AuditConfig, report: &mut Rep
     let Some(section) = report.section(field, AUDIT) else { return };
     let Some(field) = section.get("durability") else { return };
     if let Some(durability) = report.word(&field) {
-        if durability == Durability::Synced {
-            report.needs("audit.durability: synced", "audit.durability: synced", field.at());
-        }
         audit.durability = durability;
     }
 }

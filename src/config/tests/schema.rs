@@ -68,7 +68,7 @@ fn it_refuses_slips() {
         "routes: [{action: deny}]",
         "routes: [{host: a.test, action: deny, ports: [0]}]",
         "default: refuse",
-        "audit: {durability: synced}",
+        "audit: {durability: flushed}",
     ] {
         assert!(parse(text, "k").is_err(), "{text}");
         assert!(!validate(&schema, &to_json(text), "$").is_empty(), "{text}");

@@ -51,7 +51,9 @@ fn duplicate_keys_and_broken_yaml_are_faults() {
 #[test]
 fn what_is_not_built_is_a_fault() {
     let home = Home::empty();
-    for text in ["vault:\n  url: postgres://localhost/keyferry\n", "audit:\n  durability: synced\n"] {
+    for text in
+        ["vault:\n  url: postgres://localhost/keyferry\n", "agents:\n  coder:\n    limits: {requests: 60/min}\n"]
+    {
         home.write_config(text);
         let report = check(&home);
         if report["ok"] == false {

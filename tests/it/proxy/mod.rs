@@ -1,6 +1,7 @@
 //! The daemon's listeners, as agents meet them.
 
 mod address;
+mod audit;
 mod base_url;
 mod carriers;
 mod chain;
