@@ -48,6 +48,19 @@ pub fn value(context: &mut Context, name: &str, origin: &Origin) -> Outcome<Secr
     Ok(Secret::new(std::mem::take(&mut *bytes)))
 }
 
+/// What was piped in, if anything: nobody is asked, and nothing at all is not a value.
+///
+/// # Errors
+/// When stdin cannot be read.
+pub fn piped() -> Outcome<Option<Secret>> {
+    if io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    let mut bytes = read_all(io::stdin().lock(), "stdin")?;
+    let empty = matches!(bytes.as_slice(), b"" | b"\n" | b"\r\n");
+    Ok(if empty { None } else { Some(Secret::new(std::mem::take(&mut *bytes))) })
+}
+
 /// Asks for one line, shown as it is typed. None where nobody can be asked.
 ///
 /// # Errors

@@ -29,6 +29,8 @@ pub struct SecretShape {
     pub label: Option<String>,
     /// How the value is shown.
     pub masked: String,
+    /// Where the value stands, if it is not stored here.
+    pub reference: Option<String>,
     /// Counted from one.
     pub version: u64,
     /// Where it may be sent.
@@ -52,6 +54,7 @@ impl SecretShape {
             description: stored.description.clone(),
             label: stored.label.clone(),
             masked: stored.masked.clone(),
+            reference: stored.by_reference.then(|| stored.masked.clone()),
             version: stored.version,
             hosts: stored.hosts.clone(),
             created: stored.created.to_string(),

@@ -162,6 +162,12 @@ impl Kind {
         field == "user" || self.public.iter().any(|public| public == field)
     }
 
+    /// Whether the form of its values is known.
+    #[must_use]
+    pub fn has_form(&self) -> bool {
+        !self.looks.is_empty()
+    }
+
     /// Whether a value has the form of this kind, and of no other that is known.
     #[must_use]
     pub fn fits(&self, value: &Secret) -> bool {

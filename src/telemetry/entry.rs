@@ -54,6 +54,8 @@ pub enum Action {
     SecretCreated,
     /// A credential got a new version.
     SecretRotated,
+    /// What stands beside a value was changed: a text, the scope, the hosts.
+    SecretChanged,
     /// An earlier version is current again.
     SecretRolledBack,
     /// A credential is gone.
@@ -99,6 +101,7 @@ impl Action {
         match self {
             Self::SecretCreated => "secret.created",
             Self::SecretRotated => "secret.rotated",
+            Self::SecretChanged => "secret.changed",
             Self::SecretRolledBack => "secret.rolled_back",
             Self::SecretDeleted => "secret.deleted",
             Self::SecretRevealed => "secret.revealed",

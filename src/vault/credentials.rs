@@ -16,7 +16,7 @@ use crate::message::pattern::HostPattern;
 use crate::secret::Secret;
 
 /// The largest version that databases can count.
-const LAST_VERSION: u64 = i64::MAX.unsigned_abs();
+pub(super) const LAST_VERSION: u64 = i64::MAX.unsigned_abs();
 /// The longest text beside a value, in characters.
 const TEXT_LIMIT: usize = 1024;
 /// More hosts than any provider has.
@@ -63,6 +63,32 @@ impl Vault {
         self.store_version(draft, &opened.secret, now).await.map(Some)
     }
 
+    /// Stores a reference in the place of a value, otherwise as [`Vault::set`] does.
+    ///
+    /// # Errors
+    /// As [`Vault::set`].
+    pub async fn set_reference(&self, draft: Draft, reference: &str, now: WallTime) -> Result<Stored, VaultError> {
+        self.store_version(checked(draft)?, &value::sealed_reference(reference), now).await
+    }
+
+    /// One version of a value, sealed with what `draft` says of it.
+    pub(super) fn sealed_version(
+        &self,
+        draft: &Draft,
+        record: [u8; 16],
+        version: u64,
+        created: WallTime,
+        value: &Secret,
+    ) -> Result<VersionRow, VaultError> {
+        let body = payload::encode(draft, version, created, value)?;
+        let sealed = self.keys().seal(RecordName { record, kind: KIND_SECRET, version }, &body)?;
+        let masked = value::preview(value);
+        let preview = self.keys().seal(RecordName { record, kind: KIND_PREVIEW, version }, masked.as_bytes())?;
+        let term = self.keys().current_term();
+        let row = VersionRow { record, version, term, created: created.0, sealed, preview, mac: [0; 32] };
+        Ok(self.guard().protect(row))
+    }
+
     async fn store_version(&self, draft: Draft, value: &Secret, now: WallTime) -> Result<Stored, VaultError> {
         let masked = value::preview(value);
         retrying!({
@@ -74,12 +100,7 @@ impl Vault {
                 Some(row) => row.record,
                 None => **random::<16>()?,
             };
-            let body = payload::encode(&draft, version, now, value)?;
-            let sealed = self.keys().seal(RecordName { record, kind: KIND_SECRET, version }, &body)?;
-            let preview = self.keys().seal(RecordName { record, kind: KIND_PREVIEW, version }, masked.as_bytes())?;
-            let term = self.keys().current_term();
-            let added = VersionRow { record, version, term, created: now.0, sealed, preview, mac: [0; 32] };
-            let added = self.guard().protect(added);
+            let added = self.sealed_version(&draft, record, version, now, value)?;
             let created = before.as_ref().map_or(now.0, |row| row.created);
             let after = self.guard().protect(row_of(&draft, record, version, created, now)?);
 
@@ -126,7 +147,7 @@ impl Vault {
             Ok(VersionInfo {
                 version: version.version,
                 created: WallTime(version.created),
-                masked: self.preview(preview, &version.preview, name)?,
+                masked: shown(self.preview(preview, &version.preview, name)?).0,
                 current: version.version == row.version,
             })
         };
@@ -216,7 +237,7 @@ impl Vault {
     }
 
     /// Opens a version that need not be the current one: of its binding, only name and scope can't have changed since.
-    fn open_version(&self, row: &CredentialRow, version: &VersionRow) -> Result<Opened, VaultError> {
+    pub(super) fn open_version(&self, row: &CredentialRow, version: &VersionRow) -> Result<Opened, VaultError> {
         let name = RecordName { record: row.record, kind: KIND_SECRET, version: version.version };
         let opened = self.keys().open(name, &version.sealed).and_then(|body| payload::decode(&body));
         let agrees = |opened: &Opened| {
@@ -229,7 +250,7 @@ impl Vault {
         opened.filter(agrees).ok_or_else(called)
     }
 
-    async fn row(
+    pub(super) async fn row(
         &self,
         name: &CredentialName,
         scope: &Scope,
@@ -242,7 +263,11 @@ impl Vault {
     }
 
     /// Checks that these are the versions of `row`: one for each number up to the current one.
-    fn complete(&self, row: &CredentialRow, versions: Vec<VersionRow>) -> Result<Vec<VersionRow>, VaultError> {
+    pub(super) fn complete(
+        &self,
+        row: &CredentialRow,
+        versions: Vec<VersionRow>,
+    ) -> Result<Vec<VersionRow>, VaultError> {
         let corrupt = || VaultError::corrupt(format!("the history of {}", what(row)));
         let versions = versions.into_iter().map(|version| self.guard().verify(version, |_| String::new()));
         let versions = versions.collect::<Result<Vec<_>, _>>().map_err(|_| corrupt())?;
@@ -250,7 +275,12 @@ impl Vault {
         if numbers.eq(1..=row.version) { Ok(versions) } else { Err(corrupt()) }
     }
 
-    fn preview(&self, record: RecordName, sealed: &[u8], name: &CredentialName) -> Result<String, VaultError> {
+    pub(super) fn preview(
+        &self,
+        record: RecordName,
+        sealed: &[u8],
+        name: &CredentialName,
+    ) -> Result<String, VaultError> {
         let text = self.keys().open(record, sealed);
         let text = text.and_then(|text| String::from_utf8(text.to_vec()).ok());
         text.ok_or_else(|| VaultError::corrupt(format!("the preview of credential {name}")))
@@ -280,7 +310,15 @@ fn parsed_name(row: &CredentialRow) -> Result<CredentialName, VaultError> {
     CredentialName::parse(&row.name).map_err(|_| VaultError::corrupt("a credential"))
 }
 
-fn row_of(
+/// A preview as people see it, and whether it is a reference.
+fn shown(preview: String) -> (String, bool) {
+    match preview.strip_prefix('\0') {
+        Some(reference) => (reference.to_owned(), true),
+        None => (preview, false),
+    }
+}
+
+pub(super) fn row_of(
     draft: &Draft,
     record: [u8; 16],
     version: u64,
@@ -307,9 +345,11 @@ fn row_of(
     })
 }
 
-fn stored_of(row: &CredentialRow, masked: String) -> Result<Stored, VaultError> {
+pub(super) fn stored_of(row: &CredentialRow, masked: String) -> Result<Stored, VaultError> {
     let corrupt = || VaultError::corrupt(what(row));
+    let (masked, by_reference) = shown(masked);
     Ok(Stored {
+        by_reference,
         id: row.record,
         name: parsed_name(row)?,
         provider: match &row.provider {
@@ -331,7 +371,7 @@ fn stored_of(row: &CredentialRow, masked: String) -> Result<Stored, VaultError> 
 }
 
 /// Checks what stands beside the value, and writes the hosts in their one form.
-fn checked(mut draft: Draft) -> Result<Draft, VaultError> {
+pub(super) fn checked(mut draft: Draft) -> Result<Draft, VaultError> {
     let refuse = |field, reason: String| Err(VaultError::Field { field, reason });
     let kind_fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if draft.kind.is_empty() || draft.kind.len() > 64 || !draft.kind.bytes().all(kind_fits) {

@@ -26,6 +26,7 @@ macro_rules! retrying {
 }
 
 mod agents;
+mod amend;
 mod credentials;
 mod error;
 pub mod integrity;
@@ -52,7 +53,7 @@ pub use self::model::{
 };
 use self::sqlite::SqliteStore;
 use self::store::Store;
-pub use self::value::{VALUE_LIMIT, ValueError, clean, preview};
+pub use self::value::{VALUE_LIMIT, ValueError, clean, preview, reference};
 use crate::home::Home;
 use crate::secret::Secret;
 

@@ -62,13 +62,15 @@ pub struct Stored {
     pub description: Option<String>,
     /// A text for people.
     pub label: Option<String>,
-    /// How the value is shown.
+    /// How the value is shown; a reference is shown as it is.
     pub masked: String,
+    /// Whether a reference is stored in the place of a value.
+    pub by_reference: bool,
     /// The current version, counted from one.
     pub version: u64,
     /// When the first version was stored.
     pub created: WallTime,
-    /// When the current version was stored.
+    /// When the current value was stored; a change beside the value leaves it.
     pub updated: WallTime,
 }
 

@@ -60,6 +60,22 @@ const PREFIXES: &[&str] = &[
     "xoxp-",
 ];
 
+/// What a stored reference begins with: bytes that no value can hold.
+const REFERENCE: &[u8] = b"\0ref\0";
+
+/// What is sealed in the place of a value that stands elsewhere.
+pub(super) fn sealed_reference(reference: &str) -> Secret {
+    let mut bytes = REFERENCE.to_vec();
+    bytes.extend_from_slice(reference.as_bytes());
+    Secret::new(bytes)
+}
+
+/// The reference that is stored in the place of a value, if it is one.
+#[must_use]
+pub fn reference(value: &Secret) -> Option<&str> {
+    std::str::from_utf8(value.expose().strip_prefix(REFERENCE)?).ok()
+}
+
 /// Why a value was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
@@ -121,9 +137,13 @@ pub fn clean(kind: &str, value: &Secret) -> Result<Secret, ValueError> {
     Ok(Secret::new(bytes.to_vec()))
 }
 
-/// How the value is shown: `sk-ant-***...1234`, or `***` where that would say too much.
+/// How the value is shown: `sk-ant-***...1234`, or `***` where that would say too much. A reference is shown behind a
+/// zero byte, which tells it from every value.
 #[must_use]
 pub fn preview(value: &Secret) -> String {
+    if let Some(reference) = reference(value) {
+        return format!("\0{reference}");
+    }
     // At least this many bytes stay unseen between the prefix and the last four.
     const UNSEEN: usize = 8;
     let bytes = value.expose();

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::secret::{Secret, SecretName, SecretSet};
+pub use self::secret::{Secret, SecretName, SecretRollback, SecretSet};
 
 /// Carries the keys, so that your agents don't have to.
 #[derive(Debug, Parser)]

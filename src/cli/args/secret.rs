@@ -14,6 +14,7 @@ Examples:
   keyferry secret set anthropic:work                    asks for the value without echo
   pass show anthropic | keyferry secret set anthropic:work -
   keyferry secret set github:bot --from-env GITHUB_TOKEN
+  keyferry secret set github:bot --label ci --no-input      the label changes, the value stays
   keyferry secret list";
 
 /// `secret ..`.
@@ -21,7 +22,8 @@ Examples:
 pub enum Secret {
     /// Store a value, or rotate it: a new version
     ///
-    /// The value comes from a hidden prompt, from stdin, from a variable or from a file, never from an argument.
+    /// The value comes from a hidden prompt, from stdin, from a variable or from a file, never from an argument. With
+    /// options and no value, a stored secret keeps its value and only what the options say is changed.
     #[command(before_help = EXAMPLES)]
     Set(Box<SecretSet>),
     /// List all secrets, masked
@@ -32,12 +34,10 @@ pub enum Secret {
     History(SecretName),
     /// Delete a secret with all its versions
     Delete(SecretDelete),
-    /// Go back to an earlier version
-    #[command(hide = true)]
-    Rollback(Later),
-    /// Find secrets
-    #[command(hide = true)]
-    Search(Later),
+    /// Go back to an earlier version, which becomes a new one
+    Rollback(SecretRollback),
+    /// Find secrets by name, provider, type, scope, variable, host, label or description
+    Search(SecretSearch),
     /// Import from files
     #[command(hide = true)]
     Import(Later),
@@ -82,18 +82,43 @@ pub struct SecretSet {
     /// A label of your own
     #[arg(long, value_name = "TEXT")]
     pub label: Option<String>,
-    /// Who may use it: shared, or agent:NAME
-    #[arg(long, value_name = "SCOPE", default_value = "shared")]
-    pub scope: String,
+    /// Who may use it: shared (if nothing is said), or agent:NAME
+    #[arg(long, value_name = "SCOPE")]
+    pub scope: Option<String>,
     /// The variable that agents find a placeholder in
     #[arg(long, value_name = "VAR")]
     pub env: Option<String>,
     /// Set no variable for it
     #[arg(long)]
     pub no_install: bool,
+    /// Set its variable again, after --no-install
+    #[arg(long, conflicts_with = "no_install")]
+    pub install: bool,
     /// The hosts that it may be sent to, for providers with a host per customer
     #[arg(long = "host", value_name = "H")]
     pub hosts: Vec<String>,
+    /// Store a value that does not look like one of its provider's
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `secret rollback`.
+#[derive(Debug, Args)]
+pub struct SecretRollback {
+    /// Which
+    #[command(flatten)]
+    pub which: SecretName,
+    /// The version to go back to; the one before the current one when left out
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<u64>,
+}
+
+/// `secret search`.
+#[derive(Debug, Args)]
+pub struct SecretSearch {
+    /// Words, each of which must stand somewhere; letter case does not matter
+    #[arg(value_name = "TEXT", required = true)]
+    pub words: Vec<String>,
 }
 
 /// A stored secret's name.

@@ -1,7 +1,8 @@
-//! `secret set|list|show|history|delete`.
+//! `secret ..`.
 //!
 //! Invariant: no value is printed; what is shown of one is what the vault keeps to be shown.
 
+mod amend;
 mod plan;
 mod set;
 
@@ -12,6 +13,7 @@ use super::context::Context;
 use super::output::{Failure, Outcome};
 use super::shapes::{SecretShape, VersionShape, ago};
 use super::{changes, explain, input};
+use crate::clock::WallTime;
 use crate::id::CredentialName;
 use crate::telemetry::Action;
 use crate::vault::{Scope, Stored, Vault};
@@ -24,29 +26,73 @@ pub async fn secret(command: Secret, context: &mut Context) -> Outcome {
         Secret::Show(name) => show(&name, context).await,
         Secret::History(name) => history(&name, context).await,
         Secret::Delete(delete) => remove(&delete.which, delete.yes, context).await,
-        Secret::Rollback(_) => Err(Failure::not_yet("keyferry secret rollback")),
-        Secret::Search(_) => Err(Failure::not_yet("keyferry secret search")),
+        Secret::Rollback(command) => amend::rollback(&command, context).await,
+        Secret::Search(command) => search(&command.words, context).await,
         Secret::Import(_) => Err(Failure::not_yet("keyferry secret import")),
         Secret::Export(_) => Err(Failure::not_yet("keyferry secret export")),
         Secret::Reveal(_) => Err(Failure::not_yet("keyferry secret reveal")),
     }
 }
 
-async fn list(context: &mut Context) -> Outcome {
+/// A value that is older than this should be replaced.
+pub const OLD_DAYS: u64 = 90;
+
+/// Whether a value has been in use for so long that it should be replaced. How old the value behind a reference is,
+/// is not known.
+pub fn is_old(stored: &Stored, now: WallTime) -> bool {
+    !stored.by_reference && now.since(stored.updated).as_secs() / 86_400 >= OLD_DAYS
+}
+
+async fn all(context: &Context) -> Outcome<Vec<Stored>> {
     let (home, config) = (context.home()?, context.config()?);
-    let catalogue = context.catalogue(&config)?;
-    let all = match context.vault(&home, &config).await? {
+    Ok(match context.vault(&home, &config).await? {
         Some(vault) => vault.list().await?,
         None => Vec::new(),
-    };
-    let shapes: Vec<SecretShape> = all.iter().map(|stored| SecretShape::of(stored, &catalogue)).collect();
-    if context.output.is_json() {
-        return context.output.json(&shapes);
-    }
-    if shapes.is_empty() {
+    })
+}
+
+async fn list(context: &mut Context) -> Outcome {
+    let all = all(context).await?;
+    if all.is_empty() && !context.output.is_json() {
         context.output.say("nothing is stored yet");
         context.output.next("keyferry secret set anthropic:work");
         return Ok(());
+    }
+    table(&all, context)?;
+    let now = context.now();
+    let old: Vec<String> =
+        all.iter().filter(|stored| is_old(stored, now)).map(|stored| stored.name.to_string()).collect();
+    if let Some(first) = old.first() {
+        context.output.warn(&format!("not changed for {OLD_DAYS} days or more: {}", old.join(", ")));
+        context.output.next(&format!("make a new one at its provider, then: keyferry secret set {first}"));
+    }
+    Ok(())
+}
+
+async fn search(words: &[String], context: &mut Context) -> Outcome {
+    let catalogue = context.catalogue(&context.config()?)?;
+    let words: Vec<String> = words.iter().map(|word| word.to_lowercase()).collect();
+    let mut all = all(context).await?;
+    all.retain(|stored| {
+        let shape = SecretShape::of(stored, &catalogue);
+        let texts = [Some(shape.name), shape.provider, shape.env, shape.description, shape.label, shape.reference];
+        let texts = texts.into_iter().flatten().chain([shape.r#type, shape.scope]).chain(shape.hosts);
+        let texts: Vec<String> = texts.map(|text| text.to_lowercase()).collect();
+        words.iter().all(|word| texts.iter().any(|text| text.contains(word)))
+    });
+    if all.is_empty() && !context.output.is_json() {
+        context.output.say("no secret has that");
+        context.output.next("all of them: keyferry secret list");
+        return Ok(());
+    }
+    table(&all, context)
+}
+
+fn table(all: &[Stored], context: &mut Context) -> Outcome {
+    let catalogue = context.catalogue(&context.config()?)?;
+    let shapes: Vec<SecretShape> = all.iter().map(|stored| SecretShape::of(stored, &catalogue)).collect();
+    if context.output.is_json() {
+        return context.output.json(&shapes);
     }
     let now = context.now();
     let rows = all.iter().zip(shapes).map(|(stored, shape)| {

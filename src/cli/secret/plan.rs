@@ -18,7 +18,7 @@ pub struct Request {
     /// The name.
     pub name: CredentialName,
     /// Who may use it.
-    pub scope: Scope,
+    pub scope: Option<Scope>,
     /// `--provider`
     pub provider: Option<String>,
     /// `--type`
@@ -27,12 +27,24 @@ pub struct Request {
     pub env: Option<String>,
     /// `--no-install`
     pub no_install: bool,
+    /// `--install`
+    pub install: bool,
     /// `--host`
     pub hosts: Vec<String>,
     /// `--description`
     pub description: Option<String>,
     /// `--label`
     pub label: Option<String>,
+    /// `--force`
+    pub force: bool,
+}
+
+impl Request {
+    /// The scope that is meant where something is stored.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.scope.clone().unwrap_or(Scope::Shared)
+    }
 }
 
 /// What to store, and what to say about it.
@@ -81,21 +93,28 @@ pub fn unknown_provider(name: &str, catalogue: &Catalogue) -> Failure {
     }
 }
 
-/// Decides what to store for `value`. `existing` is what stands under this name and scope.
+/// Decides what to store for `value`, or for a reference whose value is not at hand. `existing` is what stands under
+/// this name and scope.
 ///
 /// # Errors
-/// When an option does not fit, or a host must be named.
-pub fn plan(request: &Request, value: &Secret, existing: Option<&Stored>, catalogue: &Catalogue) -> Outcome<Plan> {
+/// When an option or the value does not fit, or a host must be named.
+pub fn plan(
+    request: &Request,
+    value: Option<&Secret>,
+    existing: Option<&Stored>,
+    catalogue: &Catalogue,
+) -> Outcome<Plan> {
     let mut notes = Vec::new();
     let found = find(request, value, existing, catalogue, &mut notes)?;
     let kind = match found {
         Some(provider) => Some(choose_kind(request, value, existing, provider, &mut notes)?),
         None => None,
     };
-    if let (Some(kind), Some(provider)) = (kind, found) {
+    if let (Some(kind), Some(provider), Some(value)) = (kind, found, value) {
         kind.check(value).map_err(|error| {
             Failure::usage(format!("the value cannot be a {} of {}: {error}", kind.id, provider.id))
         })?;
+        notes.extend(judge_shape(request, value, provider, kind)?);
     }
     let hosts = choose_hosts(request, existing, found, kind, &mut notes)?;
     let env = choose_variable(request, existing)?;
@@ -105,16 +124,17 @@ pub fn plan(request: &Request, value: &Secret, existing: Option<&Stored>, catalo
         notes.push(Note::Warn(text.to_owned()));
     }
     let installed = existing.is_none_or(|stored| stored.install || stored.provider.is_none());
-    let kept = |new: &Option<String>, old: fn(&Stored) -> &Option<String>| {
-        new.clone().or_else(|| existing.and_then(|stored| old(stored).clone()))
+    let kept = |new: &Option<String>, old: fn(&Stored) -> &Option<String>| match new {
+        Some(text) => Some(text.clone()).filter(|text| !text.is_empty()),
+        None => existing.and_then(|stored| old(stored).clone()),
     };
     let draft = Draft {
         name: request.name.clone(),
         provider: found.map(|provider| provider.id.clone()),
         kind: kind.map_or_else(|| request.kind.clone().unwrap_or_else(|| "api-key".to_owned()), |kind| kind.id.clone()),
-        scope: request.scope.clone(),
+        scope: request.scope(),
         env,
-        install: found.is_some() && !request.no_install && installed,
+        install: found.is_some() && !request.no_install && (installed || request.install),
         hosts,
         description: kept(&request.description, |stored| &stored.description),
         label: kept(&request.label, |stored| &stored.label),
@@ -122,10 +142,25 @@ pub fn plan(request: &Request, value: &Secret, existing: Option<&Stored>, catalo
     Ok(Plan { draft, notes })
 }
 
+/// Says what is odd about a value that does not look like its kind, or refuses it. A key of a host of one's own has
+/// whatever form that host gives it.
+fn judge_shape(request: &Request, value: &Secret, provider: &Provider, kind: &Kind) -> Outcome<Option<Note>> {
+    let elsewhere = !request.hosts.is_empty();
+    if !kind.has_form() || kind.fits(value) || elsewhere {
+        return Ok(None);
+    }
+    let odd = format!("the value does not look like a {} of {}", kind.id, provider.name);
+    if request.force {
+        return Ok(Some(Note::Warn(format!("{odd}; it is stored all the same"))));
+    }
+    Err(Failure::usage(format!("{odd}; nothing was stored"))
+        .hint("copy it again without anything around it, or store it as it is with --force"))
+}
+
 /// The form of the host that has to be named for this value, if there is one that is not named.
 pub fn lacks_host(
     request: &Request,
-    value: &Secret,
+    value: Option<&Secret>,
     existing: Option<&Stored>,
     catalogue: &Catalogue,
 ) -> Option<HostPattern> {
@@ -138,12 +173,12 @@ pub fn lacks_host(
 
 fn find<'a>(
     request: &Request,
-    value: &Secret,
+    value: Option<&Secret>,
     existing: Option<&Stored>,
     catalogue: &'a Catalogue,
     notes: &mut Vec<Note>,
 ) -> Outcome<Option<&'a Provider>> {
-    let by_shape = catalogue.by_shape(value).map(|(provider, _)| provider.as_ref());
+    let by_shape = value.and_then(|value| catalogue.by_shape(value)).map(|(provider, _)| provider.as_ref());
     let said = match named(request, catalogue)? {
         Some(provider) => Some(provider),
         None => by_name(request, existing, catalogue, notes),
@@ -184,7 +219,7 @@ fn by_name<'a>(
 
 fn choose_kind<'a>(
     request: &Request,
-    value: &Secret,
+    value: Option<&Secret>,
     existing: Option<&Stored>,
     provider: &'a Provider,
     notes: &mut Vec<Note>,
@@ -197,13 +232,14 @@ fn choose_kind<'a>(
                 .hint(format!("its types: {}", kinds.join(", ")))
         });
     }
-    if let Some(fitting) = provider.kinds.iter().find(|kind| kind.fits(value)) {
+    let fits = |kind: &&Kind| value.is_some_and(|value| kind.fits(value));
+    if let Some(fitting) = provider.kinds.iter().find(fits) {
         return Ok(fitting);
     }
     if let Some(before) = existing.and_then(|stored| provider.kind(&stored.kind)) {
         return Ok(before);
     }
-    let kind = provider.kind_of(value).ok_or_else(none)?;
+    let kind = provider.kinds.first().ok_or_else(none)?;
     if provider.kinds.len() > 1 {
         let kinds: Vec<&str> = provider.kinds.iter().map(|kind| kind.id.as_str()).collect();
         let text =
@@ -272,6 +308,9 @@ fn is_of(templates: &[HostPattern], host: &HostPattern) -> bool {
 
 fn choose_variable(request: &Request, existing: Option<&Stored>) -> Outcome<Option<String>> {
     let Some(variable) = &request.env else { return Ok(existing.and_then(|stored| stored.env.clone())) };
+    if variable.is_empty() {
+        return Ok(None);
+    }
     if !is_variable(variable) {
         return Err(Failure::usage(format!("'{variable}' is no name of a variable")).hint("--env MY_TOKEN"));
     }
@@ -289,19 +328,21 @@ mod tests {
     fn request(name: &str) -> Request {
         Request {
             name: CredentialName::parse(name).unwrap(),
-            scope: Scope::Shared,
+            scope: None,
             provider: None,
             kind: None,
             env: None,
             no_install: false,
+            install: false,
             hosts: Vec::new(),
             description: None,
             label: None,
+            force: true,
         }
     }
 
     fn planned(request: &Request, value: &str, existing: Option<&Stored>) -> Outcome<Plan> {
-        plan(request, &Secret::from(value.to_owned()), existing, &Catalogue::embedded())
+        plan(request, Some(&Secret::from(value.to_owned())), existing, &Catalogue::embedded())
     }
 
     /// Values with the beginnings that the issuers give, which open nothing.
@@ -322,6 +363,7 @@ mod tests {
             description: draft.description,
             label: draft.label,
             masked: "***".into(),
+            by_reference: false,
             version: 1,
             created: WallTime(1),
             updated: WallTime(1),
@@ -384,7 +426,7 @@ mod tests {
         let mut request = request("azure-openai:work");
         let failure = planned(&request, "value-of-something", None).unwrap_err();
         assert!(failure.hint.unwrap().contains("--host"));
-        assert!(lacks_host(&request, &Secret::from("v".repeat(20)), None, &Catalogue::embedded()).is_some());
+        assert!(lacks_host(&request, Some(&Secret::from("v".repeat(20))), None, &Catalogue::embedded()).is_some());
         request.hosts = vec!["mine.openai.azure.com".into()];
         let plan = planned(&request, "value-of-something", None).unwrap();
         assert_eq!(plan.draft.hosts, ["mine.openai.azure.com"]);
@@ -394,6 +436,18 @@ mod tests {
         assert!(matches!(plan.notes.as_slice(), [Note::Warn(_)]), "{:?}", plan.notes);
         request.hosts = vec!["a*b.example".into()];
         assert_eq!(planned(&request, "value-of-something", None).unwrap_err().code, 2);
+    }
+
+    #[test]
+    fn a_value_that_does_not_look_like_its_kind_needs_force() {
+        let mut strict = request("openai:work");
+        strict.force = false;
+        let failure = planned(&strict, "value-of-something", None).unwrap_err();
+        assert!(!failure.message.contains("value-of-something") && failure.hint.unwrap().contains("--force"));
+        strict.hosts = vec!["gateway.example".into()];
+        assert!(planned(&strict, "value-of-something", None).is_ok(), "another host's key has another form");
+        let forced = planned(&request("openai:work"), "value-of-something", None).unwrap();
+        assert!(matches!(forced.notes.as_slice(), [Note::Warn(text)] if !text.contains("value-of")));
     }
 
     #[test]
@@ -415,7 +469,7 @@ mod tests {
 
     #[test]
     fn a_variable_with_a_meaning_of_its_own_is_refused() {
-        for variable in ["PATH", "LD_PRELOAD", "https_proxy", "a-b", "1A", ""] {
+        for variable in ["PATH", "LD_PRELOAD", "https_proxy", "a-b", "1A"] {
             let mut request = request("openai:work");
             request.env = Some(variable.into());
             assert_eq!(planned(&request, "value-of-something", None).unwrap_err().code, 2, "{variable}");

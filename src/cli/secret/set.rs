@@ -2,6 +2,7 @@
 //!
 //! Invariant: everything is judged before anything is made or changed.
 
+use super::amend;
 use super::parse_scope;
 use super::plan::{self, Note, Request};
 use crate::cli::args::SecretSet;
@@ -32,14 +33,18 @@ pub async fn set(set: SecretSet, context: &mut Context) -> Outcome {
     let catalogue = context.catalogue(&config)?;
     let request = request(&set, &catalogue)?;
     plan::named(&request, &catalogue)?;
-    let raw = input::value(context, &request.name.to_string(), &origin)?;
+    let raw = match amend::value_or_target(&request, &origin, context).await? {
+        amend::Asked::Change(stored, vault) => return amend::amend(&request, &stored, &vault, context).await,
+        amend::Asked::Store(Some(piped)) => piped,
+        amend::Asked::Store(None) => input::value(context, &request.name.to_string(), &origin)?,
+    };
     let value = clean(request.kind.as_deref().unwrap_or("api-key"), &raw).map_err(crate::vault::VaultError::from)?;
     let existing = match context.vault(&home, &config).await? {
-        Some(vault) => vault.find(&request.name, Some(&request.scope)).await?,
+        Some(vault) => vault.find(&request.name, Some(&request.scope())).await?,
         None => None,
     };
     let request = ask_for_host(request, &value, existing.as_ref(), &catalogue, context)?;
-    let plan = plan::plan(&request, &value, existing.as_ref(), &catalogue)?;
+    let plan = plan::plan(&request, Some(&value), existing.as_ref(), &catalogue)?;
     let short = value.len() < SCRUBBED_FROM;
 
     let vault = first_use::open(context, &home, &config).await?;
@@ -48,12 +53,7 @@ pub async fn set(set: SecretSet, context: &mut Context) -> Outcome {
     let action = if stored.version == 1 { Action::SecretCreated } else { Action::SecretRotated };
     changes::record(&home, &vault, action, &stored.name.to_string(), context).await?;
 
-    for note in &plan.notes {
-        match note {
-            Note::Say(text) => context.output.say(text),
-            Note::Warn(text) => context.output.warn(text),
-        }
-    }
+    tell(&plan.notes, context);
     if short {
         context.output.warn(
             "the value is shorter than 8 bytes: it is not recognised in responses and logs, where it would stand by chance",
@@ -65,6 +65,16 @@ pub async fn set(set: SecretSet, context: &mut Context) -> Outcome {
     }
     report(&stored, &shape, &before, context);
     Ok(())
+}
+
+/// Says what a plan found worth saying.
+pub(super) fn tell(notes: &[Note], context: &mut Context) {
+    for note in notes {
+        match note {
+            Note::Say(text) => context.output.say(text),
+            Note::Warn(text) => context.output.warn(text),
+        }
+    }
 }
 
 fn origin(set: &SecretSet) -> Outcome<Origin> {
@@ -102,14 +112,16 @@ fn request(set: &SecretSet, catalogue: &Catalogue) -> Outcome<Request> {
     }
     Ok(Request {
         name,
-        scope: parse_scope(&set.scope)?,
+        scope: set.scope.as_deref().map(parse_scope).transpose()?,
         provider: set.provider.clone(),
         kind: set.kind.clone(),
         env: set.env.clone(),
         no_install: set.no_install,
+        install: set.install,
         hosts: set.hosts.clone(),
         description: set.description.clone(),
         label: set.label.clone(),
+        force: set.force,
     })
 }
 
@@ -122,7 +134,7 @@ fn ask_for_host(
     context: &mut Context,
 ) -> Outcome<Request> {
     if request.hosts.is_empty()
-        && let Some(template) = plan::lacks_host(&request, value, existing, catalogue)
+        && let Some(template) = plan::lacks_host(&request, Some(value), existing, catalogue)
         && let Some(host) = input::line(context, &format!("Your host, of the form {template}:"))?
     {
         request.hosts.push(host);

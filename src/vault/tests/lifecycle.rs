@@ -299,3 +299,60 @@ fn what_the_vault_is_waited_for_with_can_move_between_threads() {
     movable(|vault| vault.snapshot());
     movable(|vault| vault.verify());
 }
+
+#[tokio::test]
+async fn what_stands_beside_a_value_changes_without_it() {
+    let place = place();
+    let vault = place.vault().await;
+    let values = [canary(), canary()];
+    let stored = vault.set(draft("anthropic:work"), secret(&values[0]), NOW).await.unwrap();
+    let stored = vault.set(stored.draft(), secret(&values[1]), later(1)).await.unwrap();
+    let (name, shared) = (stored.name.clone(), Scope::Shared);
+
+    let text = Draft { label: Some("new".into()), description: None, ..stored.draft() };
+    let after = vault.amend(&name, &shared, text, later(2)).await.unwrap().unwrap();
+    assert_eq!((after.version, after.label.as_deref(), after.description.as_deref()), (2, Some("new"), None));
+    assert_eq!((after.updated, &after.masked, after.id), (later(1), &stored.masked, stored.id));
+
+    let hosts = Draft { hosts: vec!["gate.example".into()], ..after.draft() };
+    let after = vault.amend(&name, &shared, hosts, later(3)).await.unwrap().unwrap();
+    assert_eq!((after.version, after.updated), (3, later(1)), "a new version of the same value");
+    let sealed = opened(&vault, "anthropic:work").await.unwrap();
+    assert_eq!(sealed.hosts, ["gate.example"]);
+    assert!(sealed.secret.matches(values[1].as_bytes()));
+
+    let private = Scope::Agent(agent("coder"));
+    let moved = Draft { scope: private.clone(), hosts: vec!["b.example".into()], ..after.draft() };
+    let after = vault.amend(&name, &shared, moved, later(4)).await.unwrap().unwrap();
+    assert_eq!((after.version, &after.scope), (4, &private));
+    assert_ne!(after.id, stored.id);
+    assert_eq!(vault.history(&name, &shared).await.unwrap(), None);
+    let old = vault.rollback(&name, &private, 1, later(5)).await.unwrap().unwrap();
+    assert_eq!(old.hosts, ["api.anthropic.com"]);
+    assert!(opened(&vault, "anthropic:work").await.unwrap().secret.matches(values[0].as_bytes()));
+    assert!(vault.verify().await.unwrap().faults.is_empty());
+
+    vault.set(draft("anthropic:work"), secret(&values[0]), later(6)).await.unwrap();
+    let taken = Draft { scope: Scope::Shared, ..old.draft() };
+    assert!(matches!(
+        vault.amend(&name, &private, taken, later(7)).await,
+        Err(VaultError::Field { field: "scope", .. })
+    ));
+    assert!(vault.amend(&CredentialName::parse("x:y").unwrap(), &shared, old.draft(), NOW).await.unwrap().is_none());
+    place.reopen().await.unwrap().verify().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reference_is_sealed_in_the_place_of_a_value() {
+    let vault = Vault::ephemeral().await.unwrap();
+    let stored = vault.set_reference(draft("anthropic:work"), "env:SOME_KEY", NOW).await.unwrap();
+    assert!(stored.by_reference);
+    assert_eq!(stored.masked, "env:SOME_KEY");
+    let sealed = opened(&vault, "anthropic:work").await.unwrap();
+    assert_eq!(reference(&sealed.secret), Some("env:SOME_KEY"));
+    assert_eq!(reference(&secret("env:SOME_KEY")), None, "a value that reads like one is none");
+    let value = vault.set(stored.draft(), secret(&canary()), later(1)).await.unwrap();
+    assert!(!value.by_reference);
+    let history = vault.history(&stored.name, &Scope::Shared).await.unwrap().unwrap();
+    assert_eq!(history[1].masked, "env:SOME_KEY");
+}

@@ -171,7 +171,7 @@ fn impossible_values_are_refused() {
 #[test]
 fn a_short_value_is_stored_with_a_warning() {
     let home = Home::empty();
-    let finished = home.finish(home.keyferry(&["secret", "set", "openai:work"]), b"1234567\n");
+    let finished = home.finish(home.keyferry(&["secret", "set", "openai:work", "--force"]), b"1234567\n");
     finished.assert_code(0).assert_says(&["short"]);
 }
 

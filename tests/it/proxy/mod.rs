@@ -14,6 +14,7 @@ mod hostile;
 mod hostile_h2;
 mod identity;
 mod java;
+mod lifecycle;
 mod log;
 mod misplaced;
 mod names;
