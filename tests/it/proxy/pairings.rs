@@ -61,6 +61,23 @@ fn uploads_and_downloads_arrive_whole_in_every_pairing() {
 }
 
 #[test]
+fn an_upstream_that_speaks_both_is_spoken_to_as_the_agent_speaks() {
+    let stage = Stage::new();
+    let mut wire = stage.open(ACME);
+    runtime().block_on(async {
+        let mut h2 = h2(&stage).await;
+        // The connection that one of them left is not taken by the other.
+        for _ in 0..2 {
+            wire.ask(&get(ACME, "/echo/1")).assert_status(200);
+            assert_eq!(h2.get("/echo/2").await.unwrap().status(), 200);
+        }
+    });
+    let seen: Vec<_> = stage.upstream.seen_at(ACME).iter().map(|seen| (seen.version, seen.path().to_owned())).collect();
+    let expected = [(http::Version::HTTP_11, "/echo/1".to_owned()), (http::Version::HTTP_2, "/echo/2".to_owned())];
+    assert_eq!(seen, [expected.clone(), expected].concat());
+}
+
+#[test]
 fn trailers_pass_both_ways_in_every_pairing() {
     // EX-03, PX-16: what authenticates or frames does not pass, and a secret in them is covered.
     for offer in BOTH {
