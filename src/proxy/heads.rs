@@ -12,14 +12,21 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+
+use crate::proxy::gate::Gate;
+use crate::proxy::malformed::{self, Refuse};
+
+/// How long and how much is read behind a refused head.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
 
 /// SECURITY DO-01; a client on this machine sends its head in one write.
 pub const HEAD_WAIT: Duration = Duration::from_secs(10);
@@ -38,20 +45,36 @@ pub trait Acknowledge {
     fn acknowledge(&self);
 }
 
-/// Watches the HTTP/1.1 heads that arrive on `stream`.
-pub fn watch<S>(stream: S) -> (Heads<S>, Turn) {
-    begin(stream, WAITING)
+/// Watches the HTTP/1.1 heads that arrive on `stream`; `refuse` answers one that does not read.
+pub fn watch<S>(stream: S, refuse: Refuse) -> (Heads<S>, Turn) {
+    begin(stream, WAITING, Some(refuse))
 }
 
 /// For HTTP/2, where the heads of many requests stand among other frames: a peer that stalls in one cannot answer our
 /// pings, since no other frame may stand inside a header block (RFC 9113 section 4.3).
 pub fn pass<S>(stream: S) -> (Heads<S>, Turn) {
-    begin(stream, HANDED_ON)
+    begin(stream, HANDED_ON, None)
 }
 
-fn begin<S>(stream: S, state: u8) -> (Heads<S>, Turn) {
+fn begin<S>(stream: S, state: u8, refuse: Option<Refuse>) -> (Heads<S>, Turn) {
     let turn = Turn(Arc::new(AtomicU8::new(state)));
-    (Heads { inner: stream, turn: turn.clone(), alarm: None, owed: true }, turn)
+    let mut gate = Gate::default();
+    if refuse.is_none() {
+        gate.lose();
+    }
+    (
+        Heads {
+            inner: stream,
+            turn: turn.clone(),
+            alarm: None,
+            owed: true,
+            refuse,
+            refusal: Bytes::new(),
+            gate,
+            linger: None,
+        },
+        turn,
+    )
 }
 
 /// Whose turn it is on one connection.
@@ -82,7 +105,8 @@ pub struct Taken {
 impl Taken {
     /// Waits for its answer.
     pub async fn serve<B>(self, answer: impl Future<Output = Response<B>>) -> Response<Served<B>> {
-        let response = answer.await;
+        let mut response = answer.await;
+        malformed::mark(&mut response);
         let status = response.status();
         // The bytes that follow are no heads any more.
         if status == StatusCode::SWITCHING_PROTOCOLS || (self.connect && status.is_success()) {
@@ -93,13 +117,30 @@ impl Taken {
 }
 
 /// A connection whose heads are watched.
-#[derive(Debug)]
 pub struct Heads<S> {
     inner: S,
     turn: Turn,
     alarm: Option<Pin<Box<Sleep>>>,
     /// Whether bytes arrived since something was last sent, which acknowledges them as well.
     owed: bool,
+    /// What takes the place of hyper's answer to a head that does not read.
+    refuse: Option<Refuse>,
+    /// What of that is still to be written.
+    refusal: Bytes,
+    gate: Gate,
+    /// After a refusal: what still arrives is read for a while, for a peer that is told nothing while it sends.
+    linger: Option<Linger>,
+}
+
+struct Linger {
+    until: Pin<Box<Sleep>>,
+    bytes: usize,
+}
+
+impl<S> std::fmt::Debug for Heads<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Heads")
+    }
 }
 
 impl<S> Heads<S> {
@@ -116,6 +157,7 @@ impl<S: AsyncRead + Acknowledge + Unpin> AsyncRead for Heads<S> {
         let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
         if buf.filled().len() > before {
             this.owed = true;
+            this.look(buf, before);
             let _ = this.turn.0.compare_exchange(WAITING, READING, Ordering::AcqRel, Ordering::Acquire);
         }
         if polled.is_ready() {
@@ -140,10 +182,24 @@ impl<S: AsyncRead + Acknowledge + Unpin> AsyncRead for Heads<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heads<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.owed = false;
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let this = &mut *self;
+        let idle = matches!(this.turn.0.load(Ordering::Acquire), WAITING | READING);
+        let found = if idle && this.refuse.is_some() { malformed::bare(buf) } else { None };
+        match found {
+            None => Pin::new(&mut this.inner).poll_write(cx, buf),
+            Some((0, status)) => {
+                if let Some(refuse) = this.refuse.take() {
+                    this.refusal = refuse(status);
+                    this.linger = Some(Linger { until: Box::pin(tokio::time::sleep(LINGER)), bytes: 0 });
+                }
+                Poll::Ready(Ok(buf.len()))
+            }
+            // The end of the answer before it goes first.
+            Some((before, _)) => Pin::new(&mut this.inner).poll_write(cx, buf.get(..before).unwrap_or(buf)),
+        }
     }
 
     fn poll_write_vectored(
@@ -151,6 +207,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // A bare answer never stands beside a body.
+        let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
+        if let (Some(only), None) = (filled.next(), filled.next()) {
+            return self.poll_write(cx, only);
+        }
         self.owed = false;
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
@@ -160,11 +221,56 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Heads<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(cx))?;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        ready!(self.poll_refusal(cx))?;
+        ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+        self.poll_linger(cx).map(Ok)
+    }
+}
+
+impl<S: AsyncRead + Unpin> Heads<S> {
+    /// A closed connection with unread bytes is reset, and a reset takes our answer with it.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(linger) = &mut self.linger else { return Poll::Ready(()) };
+        let mut scratch = [0; 4096];
+        while linger.bytes < LINGER_BYTES && linger.until.as_mut().poll(cx).is_pending() {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => linger.bytes = linger.bytes.saturating_add(buf.filled().len()),
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Spoils the end of a head that hyper would take and that must be refused.
+    fn look(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
+        let between = match self.turn.0.load(Ordering::Acquire) {
+            WAITING | READING => true,
+            SERVING => false,
+            _ => return self.gate.lose(),
+        };
+        let refused = self.gate.refuses(buf.filled().get(before..).unwrap_or_default(), between);
+        if let (true, Some(arrived)) = (refused, buf.filled_mut().get_mut(before..)) {
+            arrived.fill(0);
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Heads<S> {
+    fn poll_refusal(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.refusal.has_remaining() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.refusal))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.refusal.advance(written);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -199,201 +305,4 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Served<B> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::sync::atomic::AtomicU32;
-
-    use http_body_util::{BodyExt as _, Full};
-    use hyper::body::Incoming;
-    use hyper::server::conn::http1;
-    use hyper::service::service_fn;
-    use hyper_util::rt::{TokioIo, TokioTimer};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-    use tokio::time::Instant;
-
-    use super::*;
-    use crate::proxy::limits::KEEP_ALIVE;
-    use crate::spawn::Spawner;
-
-    /// One end of a connection that counts how often its peer was told that bytes arrived.
-    struct Far(DuplexStream, Arc<AtomicU32>);
-
-    impl Acknowledge for Far {
-        fn acknowledge(&self) {
-            self.1.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    impl AsyncRead for Far {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_read(cx, buf)
-        }
-    }
-
-    impl AsyncWrite for Far {
-        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.0).poll_write(cx, buf)
-        }
-
-        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_flush(cx)
-        }
-
-        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.0).poll_shutdown(cx)
-        }
-    }
-
-    /// A connection that is served as an agent's is; each answer is the request's body.
-    fn served() -> DuplexStream {
-        counted().0
-    }
-
-    fn counted() -> (DuplexStream, Arc<AtomicU32>) {
-        let (near, far) = tokio::io::duplex(4096);
-        let count = Arc::<AtomicU32>::default();
-        let (stream, turn) = watch(Far(far, Arc::clone(&count)));
-        let service = service_fn(move |request: Request<Incoming>| {
-            let taken = turn.take(&request);
-            async move {
-                let answer =
-                    async { Response::new(Full::new(request.into_body().collect().await.unwrap().to_bytes())) };
-                Ok::<_, Infallible>(taken.serve(answer).await)
-            }
-        });
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE);
-        Spawner::default().spawn(async move {
-            let _ = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
-        });
-        (near, count)
-    }
-
-    /// How long until the peer closes.
-    async fn closes(stream: &mut DuplexStream) -> Duration {
-        let begun = Instant::now();
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest).await;
-        begun.elapsed()
-    }
-
-    /// Sends a whole request and reads its answer.
-    async fn ask(stream: &mut DuplexStream) {
-        stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"ok") {
-            stream.read_buf(&mut answer).await.unwrap();
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_head_that_dribbles_is_cut_off_after_ten_seconds() {
-        // DO-01: one byte every two seconds, first on a fresh connection, then on one that has served.
-        for before in 0..3 {
-            let mut stream = served();
-            for _ in 0..before {
-                ask(&mut stream).await;
-                tokio::time::sleep(Duration::from_secs(60)).await;
-            }
-            let begun = Instant::now();
-            for byte in b"GET / HTTP/1.1\r\nhost: a\r\n" {
-                if stream.write_all(&[*byte]).await.is_err() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_secs(2)).await;
-            }
-            let took = begun.elapsed();
-            assert!(took >= HEAD_WAIT && took <= HEAD_WAIT + Duration::from_secs(4), "{before}: {took:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_head_that_stops_is_cut_off_too() {
-        // DO-01
-        let mut stream = served();
-        stream.write_all(b"GET / HTTP/1.1\r\nhos").await.unwrap();
-        assert_eq!(closes(&mut stream).await.as_secs(), HEAD_WAIT.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_idle_connection_may_wait_two_minutes() {
-        let mut stream = served();
-        ask(&mut stream).await;
-        tokio::time::sleep(KEEP_ALIVE - Duration::from_secs(1)).await;
-        ask(&mut stream).await;
-        assert_eq!(closes(&mut stream).await.as_secs(), KEEP_ALIVE.as_secs());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_body_may_take_its_time() {
-        let mut stream = served();
-        stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\n").await.unwrap();
-        for byte in b"slowok" {
-            tokio::time::sleep(Duration::from_secs(30)).await;
-            stream.write_all(&[*byte]).await.unwrap();
-        }
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"slowok") {
-            assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
-        }
-    }
-
-    #[tokio::test]
-    async fn only_an_agent_that_has_more_to_say_is_told_that_its_bytes_arrived() {
-        let (mut stream, told) = counted();
-        let mut answer = [0; 1024];
-        let begun = told.load(Ordering::Relaxed);
-        for _ in 0..5 {
-            stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-            assert!(stream.read(&mut answer).await.unwrap() > 0);
-        }
-        // Once for the connection's beginning.
-        assert!(told.load(Ordering::Relaxed) <= begun + 1);
-        let before = told.load(Ordering::Relaxed);
-        for part in ["POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n", "\r\n", "o", "k"] {
-            let told_of = told.load(Ordering::Relaxed);
-            stream.write_all(part.as_bytes()).await.unwrap();
-            while part != "k" && told.load(Ordering::Relaxed) == told_of {
-                tokio::task::yield_now().await;
-            }
-        }
-        assert!(stream.read(&mut answer).await.unwrap() > 0);
-        assert!(told.load(Ordering::Relaxed) >= before + 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_of_http2_outlives_the_others_of_its_connection() {
-        let (near, far) = tokio::io::duplex(4096);
-        let (stream, turn) = pass(Far(far, Arc::default()));
-        let service = service_fn(move |request: Request<Incoming>| {
-            let taken = turn.take(&request);
-            async move {
-                let slow = async {
-                    if request.uri().path() == "/slow" {
-                        tokio::time::sleep(Duration::from_secs(300)).await;
-                    }
-                    Response::new(Full::new(Bytes::from_static(b"ok")))
-                };
-                Ok::<_, Infallible>(taken.serve(slow).await)
-            }
-        });
-        let spawner = Spawner::default();
-        let mut builder = hyper::server::conn::http2::Builder::new(spawner.clone());
-        builder.timer(TokioTimer::new()).keep_alive_interval(Some(Duration::from_secs(30)));
-        spawner.spawn(async move {
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-        });
-        let client = hyper::client::conn::http2::Builder::new(spawner.clone());
-        let (sender, connection) = client.handshake::<_, Full<Bytes>>(TokioIo::new(near)).await.unwrap();
-        spawner.spawn(async move {
-            let _ = connection.await;
-        });
-        let ask = |path: &str| {
-            let request = Request::get(format!("https://a{path}")).body(Full::default()).unwrap();
-            sender.clone().send_request(request)
-        };
-        let (slow, quick) = tokio::join!(ask("/slow"), ask("/quick"));
-        assert_eq!(quick.unwrap().status(), StatusCode::OK);
-        assert_eq!(slow.unwrap().status(), StatusCode::OK);
-    }
-}
+mod tests;

@@ -31,6 +31,8 @@ impl Default for Limits {
 
 /// A request head: fields and line together, the limit hyper's buffer enforces.
 pub const HEAD_BYTES: usize = 64 * 1024;
+/// A request line's target.
+pub const LINE_BYTES: usize = 16 * 1024;
 /// Fields of a request.
 pub const HEAD_FIELDS: usize = 100;
 /// An idle connection inside a tunnel; longer than what clients' own pools keep.

@@ -29,6 +29,7 @@ use crate::proxy::delivery::Delivery;
 use crate::proxy::exchange::{self, Caller, Entrance};
 use crate::proxy::heads::{self, Served};
 use crate::proxy::limits::{HEAD_BYTES, HEAD_FIELDS, KEEP_ALIVE};
+use crate::proxy::malformed::{self, Sender};
 use crate::proxy::peer::{Door, Peer, Resident, door_of_user};
 use crate::proxy::respond::{Answer, Manner};
 use crate::proxy::state::Shared;
@@ -217,7 +218,9 @@ async fn http(shared: Arc<Shared>, stream: ClientStream, arrival: Arrival, kind:
     let stopping = shared.spawner.clone();
     let base_url = *kind == ListenerKind::BaseUrl;
     let (service_shared, arrival) = (Arc::clone(&shared), Arc::new(arrival));
-    let (stream, turn) = heads::watch(stream);
+    let manner = if base_url { Manner::Origin } else { Manner::Proxy };
+    let sender = Sender { client: arrival.client, listener: arrival.listener, manner, tunnel: None };
+    let (stream, turn) = heads::watch(stream, malformed::refusal(&shared, sender));
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, arrival) = (Arc::clone(&service_shared), Arc::clone(&arrival));
         let taken = turn.take(&request);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, PROXY_AUTHENTICATE, RETRY_AFTER};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use serde_json::json;
 
 use crate::code::Code;
@@ -65,14 +65,23 @@ impl Answer {
     /// The response, for a proxy request (407 has no body) or, on the base-URL listener, with 401 in its place.
     #[must_use]
     pub fn response(&self, id: RequestId, manner: Manner) -> Response<Delivery> {
-        let mut response = Response::new(Delivery::empty());
+        let (status, fields, body) = self.parts(id, manner);
+        let mut response = Response::new(if body.is_empty() { Delivery::empty() } else { Delivery::own(body) });
+        *response.status_mut() = status;
+        *response.headers_mut() = fields;
+        response
+    }
+
+    /// Its status, fields and body.
+    #[must_use]
+    pub fn parts(&self, id: RequestId, manner: Manner) -> (StatusCode, HeaderMap, Bytes) {
         let unauthenticated = self.code == Code::AgentUnauthenticated;
-        *response.status_mut() = match manner {
+        let status = match manner {
             // A client that calls us as an origin server does not understand 407.
             Manner::Origin if unauthenticated => StatusCode::UNAUTHORIZED,
             Manner::Origin | Manner::Proxy => self.code.status(),
         };
-        let fields = response.headers_mut();
+        let mut fields = HeaderMap::new();
         let mut put = |name: HeaderName, value: &str| {
             if let Ok(value) = HeaderValue::from_str(value) {
                 fields.insert(name, value);
@@ -93,7 +102,7 @@ impl Answer {
         if unauthenticated && manner == Manner::Proxy {
             put(PROXY_AUTHENTICATE, "Basic realm=\"keyferry\"");
             put(CONTENT_LENGTH, "0");
-            return response;
+            return (status, fields, Bytes::new());
         }
         let mut error = json!({
             "type": self.word.unwrap_or("keyferry_error"),
@@ -106,8 +115,7 @@ impl Answer {
         let body = json!({"type": "error", "error": error, "request_id": id.to_string()}).to_string();
         put(CONTENT_TYPE, "application/json");
         put(CONTENT_LENGTH, &body.len().to_string());
-        *response.body_mut() = Delivery::own(Bytes::from(body));
-        response
+        (status, fields, Bytes::from(body))
     }
 }
 

@@ -9,6 +9,7 @@ use http::{Method, Uri, Version};
 use crate::code::Code;
 use crate::message::origin::{Origin, Scheme};
 use crate::message::path::Path;
+use crate::proxy::limits::{HEAD_BYTES, LINE_BYTES};
 use crate::proxy::respond::Answer;
 
 /// How a request names its target.
@@ -34,6 +35,7 @@ pub fn read(
     way: Way<'_>,
 ) -> Result<(Origin, Path), Answer> {
     check_method(method)?;
+    check_size(uri, fields)?;
     check_framing(version, fields)?;
     let origin = match way {
         Way::Tunnel(tunnel) => {
@@ -69,6 +71,16 @@ pub fn method_is_refused(method: &Method) -> bool {
     // TRACE and its like would echo the injected field (PX-23); CONNECT inside a tunnel leads anywhere (PX-06).
     let refused = ["TRACE", "TRACK", "DEBUG", "CONNECT", "PRI"];
     refused.iter().any(|name| method.as_str().eq_ignore_ascii_case(name)) || method.as_str().len() > 32
+}
+
+/// hyper's buffer grows a read beyond its limit where the head then ends: this is where the limits are exact.
+pub fn check_size(uri: &Uri, fields: &HeaderMap) -> Result<(), Answer> {
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    let line = uri.path_and_query().map_or(0, |rest| rest.as_str().len()).saturating_add(authority);
+    // A field's line has a colon, a space and an end beside its name and value.
+    let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + 4;
+    let all = fields.iter().map(field).fold(line, usize::saturating_add);
+    if line > LINE_BYTES || all > HEAD_BYTES { Err(Answer::of(Code::HeadTooLarge)) } else { Ok(()) }
 }
 
 fn check_method(method: &Method) -> Result<(), Answer> {

@@ -32,10 +32,12 @@ use crate::proxy::delivery::Delivery;
 use crate::proxy::exchange::{self, Caller, Entrance};
 use crate::proxy::heads::{self, Acknowledge, Heads, Served};
 use crate::proxy::limits::{HEAD_BYTES, HEAD_FIELDS, KEEP_ALIVE};
+use crate::proxy::malformed::{self, Sender};
 use crate::proxy::peer::{Door, Peer};
 use crate::proxy::respond::{Answer, Manner};
 use crate::proxy::state::Shared;
 use crate::proxy::stream::ClientStream;
+use crate::proxy::target;
 use crate::telemetry::{Decision, Protocol};
 use crate::tls::{self, AcceptFailure};
 
@@ -125,6 +127,7 @@ async fn decide(
 ) -> Result<Open, Answer> {
     let now = shared.clock.now();
     let view = shared.view.load_full();
+    target::check_size(request.uri(), request.headers())?;
     // RFC 9112 section 3.2.3: host and port, no scheme before them and no path behind.
     let uri = request.uri();
     let bare = uri.scheme().is_none() && uri.path_and_query().is_none_or(|rest| rest.as_str().is_empty());
@@ -213,10 +216,13 @@ pub async fn intercept(
 async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agent, origin: Origin, via: Via) {
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let stopping = shared.spawner.clone();
+    let tunnel = Some((agent.name().clone(), origin.clone()));
+    let sender = Sender { client: via.client, listener: via.listener, manner: Manner::Origin, tunnel };
     let caller =
         Arc::new(Caller { client: via.client, listener: via.listener, entrance: Entrance::Tunnel { agent, origin } });
     let service_shared = Arc::clone(&shared);
-    let (stream, turn) = if h2 { heads::pass(stream) } else { heads::watch(stream) };
+    let (stream, turn) =
+        if h2 { heads::pass(stream) } else { heads::watch(stream, malformed::refusal(&shared, sender)) };
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, caller) = (Arc::clone(&service_shared), Arc::clone(&caller));
         let taken = turn.take(&request);

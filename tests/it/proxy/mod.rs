@@ -28,6 +28,7 @@ mod rotation;
 mod scrubbing;
 mod streams;
 mod strip;
+mod vectors;
 mod verify;
 mod ways;
 mod websocket;
