@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -21,7 +22,7 @@ use crate::config::{self, Config};
 use crate::id::ProviderId;
 use crate::policy::Fallback;
 use crate::pool::{Jitter, Ladders, PoolSettings, Pools, Strategy};
-use crate::proxy::{Books, Limits, Shared};
+use crate::proxy::{Books, Buckets, Guesses, Limits, Shared};
 use crate::source::OpenValues;
 use crate::spawn::Spawner;
 use crate::telemetry::{AccessLog, Audit, Change, Metrics, Recorder};
@@ -30,6 +31,9 @@ use crate::upstream::Upstream;
 use crate::upstream::body::Budget;
 use crate::upstream::dial::Dialer;
 use crate::upstream::screen::Screen;
+
+/// New certificates a second and agent, and at once (SECURITY TL-36).
+const MINTS: u32 = 20;
 
 /// Makes everything, and listens.
 pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppError> {
@@ -118,6 +122,8 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
         spawner,
         limits,
         budget: Budget::new(limits.replay_in_all),
+        guesses: Guesses::default(),
+        mints: Buckets::new(MINTS, Duration::from_secs(1) / MINTS),
         connections: Arc::new(Semaphore::new(limits.connections)),
     });
     figures::observe(&shared, &shared.view.load());

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::model::{Durability, Foreign, Level, LogFormat, Strategy};
 use super::unbuilt::is_available;
 use super::words::{ActionWord, Word};
-use crate::policy::{Enforcement, Fallback};
+use crate::policy::{Enforcement, Fallback, SetCookie};
 use crate::provider::Catalogue;
 
 /// The JSON Schema (draft 2020-12) of `keyferry.yaml`.
@@ -231,6 +231,7 @@ fn route() -> Value {
             ("provider", name("a-z0-9-")),
             ("profile", json!({ "type": "string", "pattern": "^[a-z0-9-]+:[A-Za-z0-9._~-]+$" })),
             ("scrub", scrub()),
+            ("set_cookie", described(words::<SetCookie>(), "pass: cookies that the provider sets reach the agent.")),
         ],
         &["host", "action"],
     )

@@ -10,7 +10,7 @@ use super::model::{
 use super::units::{write_duration, write_rate};
 use super::words::{ActionWord, Word};
 use crate::policy::path::PathPattern;
-use crate::policy::{Allowance, Ports, Route, RouteAction};
+use crate::policy::{Allowance, Ports, Route, RouteAction, SetCookie};
 use crate::provider::{Draft, InjectDraft};
 
 impl Config {
@@ -234,6 +234,9 @@ fn route(route: &Route) -> Value {
     value.insert("action".to_owned(), action.word().into());
     insert_some(&mut value, "provider", provider.map(|provider| provider.as_str().into()));
     insert_some(&mut value, "profile", profile.map(|profile| profile.to_string().into()));
+    if route.set_cookie == SetCookie::Pass {
+        value.insert("set_cookie".to_owned(), route.set_cookie.word().into());
+    }
     insert_some(&mut value, "scrub", route.scrub.map(|scrub| scrub.word().into()));
     Value::Object(value)
 }

@@ -3,7 +3,7 @@
 //! Invariant: every value has exactly one word that is written, and every word is read.
 
 use super::model::{Durability, Foreign, Level, LogFormat, Period, Strategy};
-use crate::policy::{Enforcement, Fallback, Scrub};
+use crate::policy::{Enforcement, Fallback, Scrub, SetCookie};
 
 /// A value that is written as one of a few words.
 pub(super) trait Word: Copy + PartialEq + 'static {
@@ -30,6 +30,10 @@ impl Word for Enforcement {
 impl Word for Scrub {
     const WORDS: &'static [(&'static str, Self)] =
         &[("on", Self::On), ("off", Self::Off), ("true", Self::On), ("false", Self::Off)];
+}
+
+impl Word for SetCookie {
+    const WORDS: &'static [(&'static str, Self)] = &[("strip", Self::Strip), ("pass", Self::Pass)];
 }
 
 impl Word for Strategy {
@@ -108,6 +112,7 @@ mod tests {
         check::<Fallback>();
         check::<Enforcement>();
         check::<Scrub>();
+        check::<SetCookie>();
         check::<Strategy>();
         check::<Foreign>();
         check::<LogFormat>();

@@ -27,6 +27,7 @@ pub use explain::{Explanation, Mismatch, PassedOver, Verdict};
 pub use permit::{Action, Permit, Refusal, TunnelDecision};
 pub use rules::{
     Allowance, Enforcement, Fallback, Holdings, Mark, Place, PolicyRules, Ports, Route, RouteAction, Rule, Scrub,
+    SetCookie,
 };
 
 use path::{JudgedPath, PathPattern};
@@ -183,7 +184,7 @@ impl Policy {
         if let Some((route, rule)) = self.route(agent, &origin, &mut exchange)? {
             let scrub = route.scrub.unwrap_or(self.compiled.scrub);
             let action = self.act(agent, &origin, route, rule)?;
-            return Ok(Permit::new(agent, origin, action, rule.clone(), scrub));
+            return Ok(Permit::new(agent, origin, action, rule.clone(), scrub).with(route.set_cookie));
         }
         let granted = match origin.scheme() {
             Scheme::Https => {
@@ -222,7 +223,7 @@ impl Policy {
             return match action {
                 Action::Inject { provider: ref named, .. } if named == provider => {
                     let scrub = route.scrub.unwrap_or(self.compiled.scrub);
-                    Ok(Permit::new(agent, origin, action, rule.clone(), scrub))
+                    Ok(Permit::new(agent, origin, action, rule.clone(), scrub).with(route.set_cookie))
                 }
                 Action::Inject { .. } | Action::Forward => Err(Refusal::Denied(rule.clone())),
             };

@@ -75,6 +75,7 @@ mod tests {
             paths: Vec::new(),
             action,
             scrub: None,
+            set_cookie: Default::default(),
         };
         let openai = ProviderId::parse("openai").unwrap();
         let reading =

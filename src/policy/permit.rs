@@ -6,7 +6,7 @@ use crate::code::Code;
 use crate::id::{AgentName, ProfileId, ProviderId};
 use crate::message::origin::Origin;
 
-use super::rules::{Rule, Scrub};
+use super::rules::{Rule, Scrub, SetCookie};
 
 /// Leave for one agent to have one exchange with one origin.
 #[derive(Debug)]
@@ -17,11 +17,12 @@ pub struct Permit {
     rule: Rule,
     scrub: Scrub,
     observed: bool,
+    set_cookie: SetCookie,
 }
 
 impl Permit {
     pub(super) fn new(agent: &AgentName, origin: Origin, action: Action, rule: Rule, scrub: Scrub) -> Self {
-        Self { agent: agent.clone(), origin, action, rule, scrub, observed: false }
+        Self { agent: agent.clone(), origin, action, rule, scrub, observed: false, set_cookie: SetCookie::Strip }
     }
 
     /// The same, for what its rule would have refused.
@@ -51,6 +52,16 @@ impl Permit {
     #[must_use]
     pub fn rule(&self) -> &Rule {
         &self.rule
+    }
+
+    pub(super) fn with(self, set_cookie: SetCookie) -> Self {
+        Self { set_cookie, ..self }
+    }
+
+    /// What becomes of the cookies that the provider sets.
+    #[must_use]
+    pub fn set_cookie(&self) -> SetCookie {
+        self.set_cookie
     }
 
     /// Whether its rule would have refused it, and denials are only noted.

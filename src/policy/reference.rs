@@ -384,6 +384,7 @@ fn route(random: &mut Random) -> Route {
         paths: if blind { Vec::new() } else { paths(random) },
         action,
         scrub: random.chance(3).then_some(Scrub::Off),
+        set_cookie: Default::default(),
     }
 }
 

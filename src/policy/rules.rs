@@ -50,6 +50,18 @@ pub struct Route {
     pub action: RouteAction,
     /// Whether responses are searched for secrets, where it differs from the general setting.
     pub scrub: Option<Scrub>,
+    /// Whether the cookies that a provider sets in answer to a credential go on to the agent.
+    pub set_cookie: SetCookie,
+}
+
+/// What becomes of the cookies in the answer to a request with a credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SetCookie {
+    /// They are taken out: a session opened with a credential is as good as the credential (EX-29).
+    #[default]
+    Strip,
+    /// They go on.
+    Pass,
 }
 
 impl Route {

@@ -32,6 +32,7 @@ fn route(host: &str, action: RouteAction) -> Route {
         paths: Vec::new(),
         action,
         scrub: None,
+        set_cookie: Default::default(),
     }
 }
 

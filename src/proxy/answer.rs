@@ -17,6 +17,7 @@ use http_body_util::BodyExt as _;
 
 use crate::code::Code;
 use crate::message::field::{strip_hop_by_hop, strip_response};
+use crate::policy::SetCookie;
 use crate::proxy::account::Account;
 use crate::proxy::delivery::{Delivery, Flow, Parts};
 use crate::proxy::limits::{DECODE_AHEAD, SCRUB_WHOLE};
@@ -31,7 +32,7 @@ pub enum Credentialed {
     /// None did.
     No,
     /// One did; `None` where the operator switched scrubbing off for the route.
-    Yes(Option<Arc<Patterns>>),
+    Yes(Option<Arc<Patterns>>, SetCookie),
 }
 
 /// How an answer goes on.
@@ -77,8 +78,8 @@ pub async fn deliver(
     strip_response(&mut head.headers);
     let patterns = match credentialed {
         Credentialed::No => None,
-        Credentialed::Yes(patterns) => {
-            strip_credentialed(&mut head.headers);
+        Credentialed::Yes(patterns, cookies) => {
+            strip_credentialed(&mut head.headers, cookies);
             patterns.filter(|patterns| !patterns.is_empty())
         }
     };
@@ -216,8 +217,10 @@ async fn decoded(mut head: http::response::Parts, parts: Parts) -> Result<Respon
 }
 
 /// What would give the agent a session of the credential's own, or send it into a login (EX-29, EX-30).
-pub(super) fn strip_credentialed(fields: &mut HeaderMap) {
-    fields.remove(SET_COOKIE);
+pub(super) fn strip_credentialed(fields: &mut HeaderMap, cookies: SetCookie) {
+    if cookies == SetCookie::Strip {
+        fields.remove(SET_COOKIE);
+    }
     fields.remove(WWW_AUTHENTICATE);
     fields.remove("authentication-info");
 }

@@ -188,7 +188,7 @@ async fn finish(
             }
             carried.upload.commit();
             let watch = Watch::new(rules, &received, scanner, committed, &shared.clock);
-            let way = Way { credentialed: Credentialed::Yes(patterns), watch };
+            let way = Way { credentialed: Credentialed::Yes(patterns, carried.permit.set_cookie()), watch };
             if let Some(socket) = carried.socket {
                 return socket.answer(&carried.agent, received, way, account).await;
             }

@@ -9,7 +9,7 @@ use http::header::{CONNECTION, EXPECT, HOST, HeaderValue, ORIGIN};
 use http::{HeaderMap, Request, Response, Version};
 use hyper::body::Incoming;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, IdentityError};
 use crate::clock::WallTime;
 use crate::code::Code;
 use crate::id::{AgentName, ProviderId};
@@ -100,7 +100,7 @@ pub async fn run(shared: &Arc<Shared>, caller: &Caller, mut request: Request<Inc
 /// Makes the response of an answer of ours; the account ends here.
 fn answered(answer: &Answer, mut account: Account, manner: Manner) -> Response<Delivery> {
     let mut response = answer.response(account.id(), manner);
-    if answer.code == Code::AgentUnauthenticated && manner == Manner::Origin {
+    if matches!(answer.code, Code::AgentUnauthenticated | Code::AgentRateLimited) && manner == Manner::Origin {
         // A tunnel whose agent is gone has no further use.
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -121,7 +121,7 @@ fn prepare(
 ) -> Result<Carried, Answer> {
     let view = shared.view.load_full();
     let (mut parts, body) = request.into_parts();
-    let (agent, origin, path) = admit(&view, caller, &mut parts, account, now)?;
+    let (agent, origin, path) = admit(shared, &view, caller, &mut parts, account, now)?;
     let socket = socket?;
     account.origin(&origin);
     account.record().path = Some(path.path().to_owned());
@@ -173,6 +173,7 @@ fn prepare(
 
 /// Who is calling and where to, by the way the request came in.
 fn admit(
+    shared: &Shared,
     view: &View,
     caller: &Caller,
     parts: &mut http::request::Parts,
@@ -194,7 +195,8 @@ fn admit(
             Ok((agent.clone(), origin, path))
         }
         Entrance::Absolute { local, door } => {
-            let agent = view.agents.identify_at(&parts.headers, door.resident(), now).map_err(|_| unknown())?;
+            let identified = view.agents.identify_at(&parts.headers, door.resident(), now);
+            let agent = identified.map_err(|error| shared.guesses.answer(caller.client, error))?;
             account.agent(agent.name());
             let (origin, path) = read(parts, Way::Absolute)?;
             if origin.scheme() == Scheme::Https && !local {
@@ -205,14 +207,16 @@ fn admit(
             }
             Ok((agent, origin, path))
         }
-        Entrance::BaseUrl { door } => base_url(view, parts, door, account, now),
+        Entrance::BaseUrl { door } => base_url(shared, view, caller.client, parts, door, account, now),
     }
 }
 
 /// `/provider/path`: the provider's name stands for its origin, and the agent is known by what stands where the
 /// provider's key would.
 fn base_url(
+    shared: &Shared,
     view: &View,
+    client: Peer,
     parts: &mut http::request::Parts,
     door: &Door,
     account: &mut Account,
@@ -232,14 +236,16 @@ fn base_url(
     let id = ProviderId::parse(name).map_err(|_| unknown_provider())?;
     let provider = view.catalogue.provider(&id).ok_or_else(unknown_provider)?;
     account.record().provider = Some(id.clone());
-    let said = provider::presented(parts, provider).and_then(|presented| {
+    let presented = provider::presented(parts, provider);
+    let error = if presented.is_some() { IdentityError::Unknown } else { IdentityError::Missing };
+    let said = presented.and_then(|presented| {
         let by_token = view.agents.by_token(presented.as_bytes(), None, now).ok();
         by_token.or_else(|| {
             let owner = view.credentials.owner(&presented, &id, &view.names)?;
             view.agents.by_placeholder(owner, now)
         })
     });
-    let agent = said.or_else(|| door.resident().cloned()).ok_or_else(|| Answer::of(Code::AgentUnauthenticated))?;
+    let agent = said.or_else(|| door.resident().cloned()).ok_or_else(|| shared.guesses.answer(client, error))?;
     account.agent(agent.name());
     let host = own_host(view, provider, &agent).ok_or_else(|| Answer::of(Code::CredentialsMissing))?;
     parts.uri = format!("/{rest}").parse().map_err(|_| Answer::of(Code::BadRequest))?;

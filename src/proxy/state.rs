@@ -18,6 +18,8 @@ use crate::pool::Pools;
 use crate::provider::outcome::Rulebook;
 use crate::provider::{Catalogue, Provider};
 use crate::proxy::account::Books;
+use crate::proxy::bucket::Buckets;
+use crate::proxy::guesses::Guesses;
 use crate::proxy::limits::Limits;
 use crate::source::{Credentials, Member};
 use crate::spawn::Spawner;
@@ -107,6 +109,10 @@ pub struct Shared {
     pub limits: Limits,
     /// Memory for held bodies.
     pub budget: Arc<Budget>,
+    /// Wrong tokens.
+    pub guesses: Guesses,
+    /// New certificates for each agent (TL-36).
+    pub mints: Buckets<AgentName>,
     /// Permits for open connections.
     pub connections: Arc<Semaphore>,
 }

@@ -46,7 +46,7 @@ pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, arriva
     let via = Via { client: arrival.client, listener: arrival.listener };
     let mut account = Account::open(&shared.books, shared.clock.now(), via.listener, via.client);
     account.head(request.method(), request.version());
-    match decide(&shared, &request, &arrival.door, &mut account).await {
+    match decide(&shared, &request, arrival.client, &arrival.door, &mut account).await {
         Err(answer) => {
             let mut response = answer.response(account.id(), Manner::Proxy);
             if answer.code == Code::BadRequest {
@@ -122,6 +122,7 @@ pub enum Open {
 async fn decide(
     shared: &Shared,
     request: &Request<Incoming>,
+    client: Peer,
     door: &Door,
     account: &mut Account,
 ) -> Result<Open, Answer> {
@@ -139,7 +140,7 @@ async fn decide(
     let agent = view
         .agents
         .identify_at(request.headers(), door.resident(), now)
-        .map_err(|_| Answer::of(Code::AgentUnauthenticated))?;
+        .map_err(|error| shared.guesses.answer(client, error))?;
     account.agent(agent.name());
     // RFC 9110 section 9.3.6: a CONNECT request has no content (PX-02).
     if request.headers().contains_key(TRANSFER_ENCODING)
@@ -166,13 +167,34 @@ pub async fn open(shared: &Shared, agent: Agent, origin: Origin, account: &mut A
         }
         TunnelDecision::Tunnel(rule) => blind(shared, &rule, &origin, account).await,
         TunnelDecision::Intercept => {
-            let config = shared.leaves.load_full().config_for(origin.host(), now).await.map_err(|error| {
+            let leaves = shared.leaves.load_full();
+            if !leaves.has(origin.host(), now) {
+                mint_slot(shared, &agent).await?;
+            }
+            let (config, new) = leaves.config_or_new(origin.host(), now).await.map_err(|error| {
                 tracing::warn!(host = %origin.host(), %error, "no leaf certificate");
                 Answer::saying(Code::Internal, "no certificate could be made for this host")
                     .hint("ask the operator to run: keyferry ca show")
             })?;
+            if new {
+                shared.books.recorder.metrics().leaf_minted();
+            }
             Ok(Open::Intercept { agent, origin, config })
         }
+    }
+}
+
+/// Waits for its turn to have a certificate made: a program that names thousands of hosts must not cost others the
+/// processor.
+async fn mint_slot(shared: &Shared, agent: &Agent) -> Result<(), Answer> {
+    const LONGEST: Duration = Duration::from_secs(2);
+    match shared.mints.take(agent.name().clone(), std::time::Instant::now()) {
+        None => Ok(()),
+        Some(wait) if wait <= LONGEST => {
+            tokio::time::sleep(wait).await;
+            Ok(())
+        }
+        Some(wait) => Err(Answer::saying(Code::AgentRateLimited, "too many new hosts at once").after(Some(wait))),
     }
 }
 

@@ -75,13 +75,21 @@ impl Leaves {
     /// # Errors
     /// [`CaError`] for an address, for a host outside of the constraints, and when the clock has left the CA's life.
     pub async fn config_for(&self, host: &Host, now: WallTime) -> Result<Arc<ServerConfig>, CaError> {
+        self.config_or_new(host, now).await.map(|(config, _)| config)
+    }
+
+    /// The same, and whether the leaf was made for this call.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn config_or_new(&self, host: &Host, now: WallTime) -> Result<(Arc<ServerConfig>, bool), CaError> {
         let Host::Name(name) = host else { return Err(CaError::Address { host: host.to_string() }) };
         if !self.permitted.permits(name) {
             return Err(CaError::Outside { host: host.clone() });
         }
         loop {
             match self.cache.get_value_or_guard_async(name).await {
-                Ok(leaf) if leaf.is_fresh(now) => return Ok(leaf.config),
+                Ok(leaf) if leaf.is_fresh(now) => return Ok((leaf.config, false)),
                 Ok(stale) => {
                     self.cache.remove_if(name, |leaf| Arc::ptr_eq(&leaf.config, &stale.config));
                 }
@@ -90,10 +98,17 @@ impl Leaves {
                     let leaf = self.mint(name, now)?;
                     // Only fails when the placeholder was evicted meanwhile: then it is merely not kept.
                     let _ = guard.insert(leaf.clone());
-                    return Ok(leaf.config);
+                    return Ok((leaf.config, true));
                 }
             }
         }
+    }
+
+    /// Whether the host's leaf is there already.
+    #[must_use]
+    pub fn has(&self, host: &Host, now: WallTime) -> bool {
+        let Host::Name(name) = host else { return false };
+        self.cache.get(name).is_some_and(|leaf| leaf.is_fresh(now))
     }
 
     /// How many leaves were made since the start.

@@ -24,7 +24,7 @@ pub(super) const AGENT: &[&str] = &["allow", "limits", "env"];
 pub(super) const ALLOWANCE: &[&str] = &["provider", "methods", "paths"];
 const LIMITS: &[&str] = &["requests", "concurrency", "tokens"];
 pub(super) const ROUTE: &[&str] =
-    &["name", "agents", "host", "ports", "methods", "paths", "action", "provider", "profile", "scrub"];
+    &["name", "agents", "host", "ports", "methods", "paths", "action", "provider", "profile", "scrub", "set_cookie"];
 
 pub(super) fn agents(field: &Field<'_>, report: &mut Report) -> BTreeMap<AgentName, AgentConfig> {
     let mut agents = BTreeMap::new();
@@ -145,6 +145,7 @@ fn route(field: &Field<'_>, section: &Section<'_>, name: Option<String>, report:
     let host = host_field.as_ref().and_then(|field| host(field, report));
     let listed = section.get("ports").map(|field| nonempty(&field, report, |r, item| port(item, r)));
     let scrub = section.get("scrub").and_then(|field| report.word(&field));
+    let set_cookie = section.get("set_cookie").and_then(|field| report.word(&field)).unwrap_or_default();
     let provider = section.get("provider").and_then(|field| provider(&field, report));
     let profile = section.get("profile").and_then(|field| profile(&field, provider.as_ref(), report));
     let action = required(field, section, "action", "action: deny, tunnel or allow", report);
@@ -185,7 +186,8 @@ fn route(field: &Field<'_>, section: &Section<'_>, name: Option<String>, report:
     let at = report.mark(field.at());
     // From here on, `ports` says which ports.
     let host = host.with_port(443);
-    Some(Route { name, at, agents: agents.unwrap_or_default(), host, ports, methods, paths, action, scrub })
+    let agents = agents.unwrap_or_default();
+    Some(Route { name, at, agents, host, ports, methods, paths, action, scrub, set_cookie })
 }
 
 /// Keys that have no meaning beside the action.
@@ -198,7 +200,7 @@ fn refuse_empty_words(section: &Section<'_>, action: ActionWord, looks_inside: b
             hint,
         );
     }
-    for key in ["provider", "profile", "scrub"] {
+    for key in ["provider", "profile", "scrub", "set_cookie"] {
         if let (true, Some(field)) = (action != ActionWord::Allow, section.get(key)) {
             let hint = "use `action: allow`, or leave it out";
             report.fault(field.key_at, format!("`{}` says nothing beside this action", field.path), hint);

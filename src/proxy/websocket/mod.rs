@@ -119,8 +119,8 @@ impl Asked {
             let mut head = received.head;
             let patterns = match way.credentialed {
                 Credentialed::No => None,
-                Credentialed::Yes(patterns) => {
-                    answer::strip_credentialed(&mut head.headers);
+                Credentialed::Yes(patterns, cookies) => {
+                    answer::strip_credentialed(&mut head.headers, cookies);
                     patterns.filter(|patterns| !patterns.is_empty())
                 }
             };

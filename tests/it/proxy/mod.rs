@@ -10,6 +10,7 @@ mod connect;
 mod daemon;
 mod echo;
 mod grpc;
+mod guard;
 mod hostile;
 mod hostile_h2;
 mod identity;
