@@ -174,5 +174,54 @@ fn encodings(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     all.push(("JSON", quoted.replace('/', "\\/").into_bytes()));
     all.push(("JSON", quoted.into_bytes()));
     all.push(("UTF-16", secret.iter().flat_map(|b| [*b, 0]).collect()));
+    all.push(("UTF-16BE", secret.iter().flat_map(|b| [0, *b]).collect()));
+    all.extend(rare(secret));
     all
+}
+
+/// Forms that no promise names, in which our own sinks would be as bad; the whole value each.
+fn rare(secret: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
+    let each = |form: &dyn Fn(u8) -> String| secret.iter().map(|b| form(*b)).collect::<String>().into_bytes();
+    let bytes = secret.iter().map(u8::to_string).collect::<Vec<_>>();
+    let mut all = vec![
+        ("reversed", secret.iter().rev().copied().collect()),
+        ("HTML decimal", each(&|b| format!("&#{b};"))),
+        ("HTML hexadecimal", each(&|b| format!("&#x{b:x};"))),
+        ("quoted-printable", each(&|b| format!("={b:02X}"))),
+        ("percent twice", each(&|b| format!("%25{b:02X}"))),
+        ("hex with colons", secret.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":").into_bytes()),
+        ("hex with spaces", secret.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ").into_bytes()),
+        ("C escapes", each(&|b| format!("\\x{b:02x}"))),
+        ("octal escapes", each(&|b| format!("\\{b:03o}"))),
+        ("a list of numbers", bytes.join(", ").into_bytes()),
+        ("a tight list of numbers", bytes.join(",").into_bytes()),
+        ("ROT13", secret.iter().map(|b| rot13(*b)).collect()),
+    ];
+    for (form, width) in [("base64 in lines of 64", 64), ("base64 in lines of 76", 76)] {
+        let text = STANDARD.encode(secret);
+        let lines: Vec<&str> = text.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        all.push((form, lines.join("\n").into_bytes()));
+        all.push((form, lines.join("\r\n").into_bytes()));
+    }
+    let basic = STANDARD.encode([b"x-access-token:", secret].concat());
+    all.push(("Basic pair", basic.trim_end_matches('=').as_bytes()[20..].to_vec()));
+    all
+}
+
+fn rot13(byte: u8) -> u8 {
+    match byte {
+        b'a'..=b'z' => (byte - b'a' + 13) % 26 + b'a',
+        b'A'..=b'Z' => (byte - b'A' + 13) % 26 + b'A',
+        other => other,
+    }
+}
+
+/// The names of the forms that are looked for.
+pub fn form_names() -> std::collections::BTreeSet<&'static str> {
+    encodings(b"0123456789abcdefghijklmnopqrstuvwxyz-ABCDEFGH").into_iter().map(|(form, _)| form).collect()
+}
+
+/// Every form as bytes, for a test of the search itself.
+pub fn forms_of(canary: &Canary) -> Vec<(&'static str, Vec<u8>)> {
+    encodings(canary.as_str().as_bytes())
 }

@@ -7,7 +7,7 @@ mod process;
 mod runtimes;
 mod wire;
 
-pub use canary::{Canary, Search};
+pub use canary::{Canary, Search, form_names, forms_of};
 pub use h2::{H2, flowing, whole};
 pub use home::{Home, LISTEN, private};
 pub use process::{Finished, PATIENCE, Serve, Stream, run_command, signal, spawn, until, wait};

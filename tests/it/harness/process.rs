@@ -242,6 +242,24 @@ impl Serve {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// What the kernel shows of the process, and what it tells scrapers: sinks like any other.
+    pub fn look_over(&mut self) {
+        if !self.is_running() {
+            return;
+        }
+        let mut seen = Vec::new();
+        for name in ["environ", "cmdline", "comm"] {
+            if let Ok(bytes) = std::fs::read(format!("/proc/{}/{name}", self.pid())) {
+                seen.push((format!("/proc/PID/{name}"), bytes));
+            }
+        }
+        // A daemon that was stopped or choked by its test need not answer.
+        if let Ok((_, text)) = plain_get(self.admin, "/metrics") {
+            seen.push(("/metrics".to_owned(), text.into_bytes()));
+        }
+        self.received.lock().unwrap().extend(seen);
+    }
+
     /// `GET` at the admin listener.
     pub fn admin_get(&self, path: &str) -> (u16, String) {
         plain_get(self.admin, path).expect("the admin listener answers")

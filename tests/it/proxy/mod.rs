@@ -3,6 +3,7 @@
 mod address;
 mod audit;
 mod base_url;
+mod canary;
 mod carriers;
 mod chain;
 mod coded;
@@ -150,6 +151,25 @@ impl Stage {
     /// Stops the daemon, so that all lines are written.
     pub fn stop(&mut self) {
         assert!(self.daemon.stop().success(), "{}", self.daemon.stderr.text());
+    }
+}
+
+impl Drop for Stage {
+    /// After each test: the sinks of the living process are kept for the home's search, and the positive control is
+    /// made: each value went to its own host and nowhere else, at most once in a request.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.daemon.look_over();
+        for (canary, own) in [(&self.acme, ACME), (&self.other, OTHER)] {
+            for seen in self.upstream.seen() {
+                let found = seen.occurrences(canary.as_str());
+                let host = seen.host.split(':').next().unwrap_or_default();
+                assert!(found == 0 || host.eq_ignore_ascii_case(own), "the value of {own} went to {host}: {seen:?}");
+                assert!(found <= 1, "the value of {own} stands {found} times in one request: {seen:?}");
+            }
+        }
     }
 }
 
