@@ -70,6 +70,7 @@ struct Tuple {
 
 #[test]
 fn agrees_with_a_naive_reading_of_the_rules() {
+    // AU-03
     let tuples = std::env::var("KEYFERRY_TUPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(TUPLES);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut seen = [0_usize; 6];

@@ -231,6 +231,7 @@ async fn derived_keys_are_stable_and_differ_by_use_and_vault() {
 /// No form of a value, a token or a key is in any file but the key file, while the vault is open and afterwards.
 #[tokio::test]
 async fn no_file_of_the_home_holds_a_value() {
+    // EX-23
     let place = place();
     let vault = place.vault().await;
     let values: Vec<String> = (0..8).map(|_| canary()).collect();

@@ -1,6 +1,7 @@
 //! Starts the program as a user would, asks it as an agent would, and searches what it left behind.
 
 mod canary;
+pub mod frames;
 mod h2;
 mod home;
 mod process;

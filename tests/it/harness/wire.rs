@@ -211,6 +211,16 @@ impl Wire {
         self.unread.is_empty() && self.fill() == 0
     }
 
+    /// What came and was not taken yet.
+    pub fn seen(&self) -> &[u8] {
+        &self.unread
+    }
+
+    /// Waits for more; false at the end.
+    pub fn more(&mut self) -> bool {
+        self.fill() > 0
+    }
+
     /// Everything until the peer closes.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() > 0 {}

@@ -61,6 +61,7 @@ fn refuses_framing_on_connect() {
 
 #[test]
 fn asks_for_authentication_and_takes_it_on_the_same_connection() {
+    // PX-01
     // git and .NET authenticate only after the 407.
     let stage = Stage::new();
     let mut wire = stage.wire();

@@ -48,7 +48,7 @@ fn takes_the_token_as_bearer_too() {
 
 #[test]
 fn an_agent_uses_what_it_is_allowed_and_what_is_its_own() {
-    // AU-01: a credential out of scope does not exist for the agent.
+    // AU-02, AU-01: a credential out of scope does not exist for the agent.
     let agents = "agents:\n  narrow:\n    allow: [acme]\n";
     let stage = Stage::with(&format!("{CONFIG}{agents}"), |_, _| {});
     let narrow = stage.home.agent("narrow");
@@ -138,6 +138,7 @@ fn an_agent_is_listed_with_when_it_was_last_seen() {
 
 #[test]
 fn tokens_stand_nowhere_in_the_clear() {
+    // EX-23
     let mut stage = Stage::new();
     stage.get(ACME, "/").assert_status(200);
     stage.stop();

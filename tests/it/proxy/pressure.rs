@@ -82,6 +82,7 @@ fn a_download_waits_for_an_agent_that_does_not_read() {
 
 #[test]
 fn an_upload_waits_for_an_upstream_that_does_not_read() {
+    // DO-09
     let stage = Stage::new();
     for offer in [Offer::Http1, Offer::Http2] {
         stage.upstream.defect(
@@ -115,6 +116,7 @@ fn an_upload_waits_for_an_upstream_that_does_not_read() {
 
 #[test]
 fn half_a_gigabyte_leaves_no_trace_in_memory() {
+    // DO-13, EX-07
     let stage = Stage::new();
     let total = 512 * 1024 * 1024_u64;
     stage.upstream.defect(

@@ -120,6 +120,7 @@ fn a_swapped_link_reloads_too() {
 
 #[test]
 fn where_secrets_go_is_not_changed_by_a_reload() {
+    // EX-44
     let stage = Stage::new();
     let elsewhere = crate::upstream::TestUpstream::start();
     std::fs::copy(elsewhere.root_file(), stage.home.path().join("provider-root.pem")).unwrap();

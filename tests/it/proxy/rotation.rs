@@ -75,6 +75,7 @@ fn seconds_until(time: &serde_json::Value) -> i64 {
 
 #[test]
 fn a_limit_moves_the_same_request_to_the_next_profile() {
+    // AU-18
     let pool = pool();
     pool.limit(&pool.first, limited("60"));
     let answered = pool.post();
@@ -241,6 +242,7 @@ fn a_pools_rejection_is_no_401() {
 
 #[test]
 fn a_stream_that_began_is_not_sent_again() {
+    // AU-18
     let pool = pool();
     let pieces = vec![
         "event: message_start\ndata: {\"type\":\"message_start\"}\n\n".into(),
