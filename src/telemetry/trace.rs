@@ -167,6 +167,7 @@ pub(super) mod tests {
     #[test]
     #[ignore = "the child of a_panic_tells_its_place_only"]
     fn panics_with_a_secret() {
+        // EX-19
         init("trace", Format::Json, Arc::default()).unwrap();
         panic!("{}", std::env::var(CHILD).unwrap());
     }

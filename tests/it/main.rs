@@ -18,6 +18,7 @@ mod harness;
 mod upstream;
 
 mod architecture;
+mod cases;
 mod cli;
 mod clients;
 mod demo;

@@ -133,3 +133,57 @@ fn extensions_of_chunks_without_end_do_not_fill_memory() {
     assert!(stage.upstream.seen_at(ACME).is_empty());
     stage.get(ACME, "/fine").assert_status(200);
 }
+
+#[test]
+fn fields_that_speak_of_another_method_or_target_stay_behind() {
+    // RT-18
+    let config =
+        format!("{CONFIG}agents: {{coder: {{allow: [{{provider: acme, methods: [GET], paths: [\"/echo/**\"]}}]}}}}\n");
+    let stage = Stage::with(&config, |_, _| {});
+    let more = "X-HTTP-Method-Override: DELETE\r\nX-HTTP-Method: DELETE\r\nX-Method-Override: DELETE\r\n\
+                X-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\nX-Forwarded-Host: other.example\r\n";
+    stage.open(ACME).ask(&format!("GET /echo/x HTTP/1.1\r\nHost: {ACME}\r\n{more}\r\n")).assert_status(200);
+    let seen = stage.upstream.only(ACME);
+    for (name, _) in &seen.fields {
+        assert!(!name.contains("override") && !name.contains("original") && !name.contains("rewrite"), "{seen:?}");
+        assert!(name != "x-http-method" && name != "x-forwarded-host", "{seen:?}");
+    }
+}
+
+#[test]
+fn each_agent_gets_its_own_credential_over_shared_connections() {
+    // RT-22
+    let (mine, theirs) = (crate::harness::Canary::plain(), crate::harness::Canary::plain());
+    let stage = Stage::with(CONFIG, |upstream, home| {
+        home.agent("ada");
+        home.stock(upstream, "acme:own", &mine, &["--scope", "agent:coder"]);
+        home.stock(upstream, "acme:own", &theirs, &["--scope", "agent:ada"]);
+        home.command(&["secret", "list"]).assert_code(0);
+    });
+    let ada = stage.home.agent("ada");
+    stage.home.command(&["secret", "delete", "acme:work", "--yes"]).assert_code(0);
+    std::thread::scope(|scope| {
+        for (agent, token, other) in [("coder", &stage.token, &theirs), ("ada", &ada, &mine)] {
+            for thread in 0..4 {
+                let stage = &stage;
+                scope.spawn(move || {
+                    let wire = Wire::tunnel(&stage.home, stage.daemon.proxy, agent, token, &format!("{ACME}:443"));
+                    let mut wire = wire.tls(&stage.ca(), ACME, crate::harness::HTTP1).unwrap();
+                    for n in 0..25 {
+                        let path = format!("/of/{agent}/{thread}/{n}");
+                        let answered = wire.ask(&get(ACME, &path));
+                        answered.assert_status(200);
+                        assert!(answered.text().contains(&path), "another's answer: {}", answered.text());
+                        assert!(!answered.text().contains(other.as_str()));
+                    }
+                });
+            }
+        }
+    });
+    let seen = stage.upstream.seen_at(ACME);
+    assert_eq!(seen.len(), 200);
+    for seen in seen {
+        let own = if seen.path().starts_with("/of/coder/") { &mine } else { &theirs };
+        assert_eq!(seen.occurrences(own.as_str()), 1, "{}", seen.path());
+    }
+}
