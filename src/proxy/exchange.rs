@@ -42,6 +42,8 @@ pub struct Caller {
     pub listener: &'static str,
     /// The way in.
     pub entrance: Entrance,
+    /// Version and group of the TLS that we answered as the origin.
+    pub tls: Option<String>,
 }
 
 /// The way in, and what it settled already.
@@ -83,6 +85,7 @@ pub async fn run(shared: &Arc<Shared>, caller: &Caller, mut request: Request<Inc
     let mut account = Account::open(&shared.books, now, caller.listener, caller.client);
     let socket = websocket::asked(shared, &mut request);
     account.head(request.method(), request.version());
+    account.record().tls.clone_from(&caller.tls);
     match prepare(shared, caller, request, socket, &mut account, now) {
         Ok(carried) => {
             if let Err(answer) = misplaced::body(shared, &carried).await {

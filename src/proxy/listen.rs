@@ -276,6 +276,6 @@ async fn answer(
     let door = arrival.door.clone();
     let entrance =
         if base_url { Entrance::BaseUrl { door } } else { Entrance::Absolute { local: arrival.local, door } };
-    let caller = Caller { client: arrival.client, listener: arrival.listener, entrance };
+    let caller = Caller { client: arrival.client, listener: arrival.listener, entrance, tls: None };
     exchange::run(&shared, &caller, request).await
 }

@@ -240,8 +240,9 @@ async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agen
     let stopping = shared.spawner.clone();
     let tunnel = Some((agent.name().clone(), origin.clone()));
     let sender = Sender { client: via.client, listener: via.listener, manner: Manner::Origin, tunnel };
-    let caller =
-        Arc::new(Caller { client: via.client, listener: via.listener, entrance: Entrance::Tunnel { agent, origin } });
+    let words = Some(tls::tls_words(stream.get_ref().1));
+    let entrance = Entrance::Tunnel { agent, origin };
+    let caller = Arc::new(Caller { client: via.client, listener: via.listener, entrance, tls: words });
     let service_shared = Arc::clone(&shared);
     let (stream, turn) =
         if h2 { heads::pass(stream) } else { heads::watch(stream, malformed::refusal(&shared, sender)) };

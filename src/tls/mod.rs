@@ -38,7 +38,7 @@ pub use error::CaError;
 pub use failure::{TlsFailure, TlsFailureKind};
 pub use leaf::{Leaves, sni_agrees};
 pub use roots::RootsError;
-pub use trust::{Alpn, Protocol, Trust, TrustError, Verified};
+pub use trust::{Alpn, Protocol, Trust, TrustError, Verified, words as tls_words};
 
 /// The one set of algorithms, for both sides: aws-lc-rs with X25519MLKEM768 first.
 fn provider() -> Arc<CryptoProvider> {

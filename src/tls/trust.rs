@@ -155,7 +155,7 @@ impl Trust {
         let (_, session) = stream.get_ref();
         let verified = Verified {
             origin: origin.clone(),
-            version: session.protocol_version().and_then(|version| version.as_str()).unwrap_or("unknown"),
+            version: version_word(session.protocol_version()),
             group: session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()),
             protocol: match session.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
@@ -192,6 +192,22 @@ pub struct Verified {
     protocol: Protocol,
 }
 
+/// A version as people write it.
+fn version_word(version: Option<rustls::ProtocolVersion>) -> &'static str {
+    match version {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "unknown",
+    }
+}
+
+/// Version and group of a connection, as logs name them: `TLSv1.3 X25519MLKEM768`.
+#[must_use]
+pub fn words(session: &rustls::CommonState) -> String {
+    let group = session.negotiated_key_exchange_group().and_then(|group| group.name().as_str());
+    format!("{} {}", version_word(session.protocol_version()), group.unwrap_or("resumed"))
+}
+
 impl Verified {
     /// Whom it was verified for.
     #[must_use]
@@ -199,7 +215,7 @@ impl Verified {
         &self.origin
     }
 
-    /// `TLSv1_3` or `TLSv1_2`.
+    /// `TLSv1.3` or `TLSv1.2`.
     #[must_use]
     pub fn version(&self) -> &'static str {
         self.version
@@ -221,7 +237,7 @@ impl Verified {
     #[cfg(test)]
     #[must_use]
     pub fn pretended(origin: Origin) -> Self {
-        Self { origin, version: "TLSv1_3", group: Some("X25519MLKEM768"), protocol: Protocol::Http1 }
+        Self { origin, version: "TLSv1.3", group: Some("X25519MLKEM768"), protocol: Protocol::Http1 }
     }
 }
 
@@ -269,7 +285,7 @@ mod tests {
             let (_, verified) = client.unwrap();
             assert_eq!(verified.origin(), &asked);
             assert_eq!(verified.negotiated(), protocol);
-            assert_eq!(verified.version(), "TLSv1_3");
+            assert_eq!(verified.version(), "TLSv1.3");
             assert_eq!(verified.group(), Some("X25519MLKEM768"));
         }
     }

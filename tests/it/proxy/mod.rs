@@ -13,6 +13,7 @@ mod echo;
 mod frames;
 mod grpc;
 mod guard;
+mod handshake;
 mod hostile;
 mod hostile_h2;
 mod identity;
