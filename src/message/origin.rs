@@ -301,4 +301,43 @@ mod tests {
         assert_eq!(plain.authority(), "api.openai.com");
         assert_eq!(Origin::from_connect_target("[::1]:8443").unwrap().authority(), "[::1]:8443");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_host_has_one_form_whatever_was_written(text in "\\PC{0,40}|[a-zA-Z0-9.:%@\\[\\]_/-]{0,40}") {
+            // RT-06: reading what was read changes nothing, and nothing but plain names and addresses is read.
+            if let Ok(host) = Host::parse(&text) {
+                let again = match &host {
+                    Host::Address(std::net::IpAddr::V6(ip)) => Host::parse(&format!("[{ip}]")),
+                    other => Host::parse(&other.to_string()),
+                };
+                proptest::prop_assert_eq!(again, Ok(host.clone()));
+                if let Host::Name(name) = &host {
+                    proptest::prop_assert!(name.bytes().all(|b| !b.is_ascii_uppercase() && b.is_ascii_graphic()));
+                    proptest::prop_assert!(!name.ends_with('.') && !name.starts_with('.'));
+                    // No resolver takes it for an address.
+                    proptest::prop_assert!(name.parse::<std::net::IpAddr>().is_err());
+                }
+            }
+        }
+
+        #[test]
+        fn the_same_name_is_the_same_host(name in "[a-z][a-z0-9-]{0,10}[a-z0-9](\\.[a-z][a-z0-9]{1,10}){1,3}", dot in proptest::bool::ANY) {
+            let written = format!("{}{}", name.to_ascii_uppercase(), if dot { "." } else { "" });
+            proptest::prop_assert_eq!(Host::parse(&written), Host::parse(&name));
+            let other = Host::parse(&format!("{name}x"));
+            proptest::prop_assert!(other != Host::parse(&name));
+        }
+
+        #[test]
+        fn a_target_is_read_as_a_host_and_a_port_or_not_at_all(text in "[a-z0-9.:@/?#\\[\\]-]{0,30}") {
+            // PX-05
+            if let Ok(origin) = Origin::from_connect_target(&text) {
+                let (host, port) = text.rsplit_once(':').unwrap();
+                proptest::prop_assert_eq!(port.parse::<u16>(), Ok(origin.port()));
+                proptest::prop_assert!(!port.starts_with('0') && !port.starts_with('+'));
+                proptest::prop_assert_eq!(Host::parse(host), Ok(origin.host().clone()));
+            }
+        }
+    }
 }

@@ -162,4 +162,28 @@ mod tests {
         }
         assert_eq!(gate.head.capacity(), 0);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn how_a_head_is_cut_makes_no_difference(
+            lines in proptest::collection::vec("(content-length: 1|Transfer-Encoding: chunked|x: y|host: a)(\r\n|\r\n|\r\n|\n)", 0..6),
+            cuts in proptest::collection::vec(1..20_usize, 1..20),
+        ) {
+            let head = format!("POST / HTTP/1.1\r\n{}\r\n", lines.concat());
+            let whole = Gate::default().refuses(head.as_bytes(), true);
+            let (mut gate, mut rest, mut any) = (Gate::default(), head.as_bytes(), false);
+            for cut in cuts.iter().cycle() {
+                let (piece, after) = rest.split_at((*cut).min(rest.len()));
+                if piece.is_empty() {
+                    break;
+                }
+                any |= gate.refuses(piece, true);
+                rest = after;
+            }
+            proptest::prop_assert_eq!(any, whole);
+            let framings = lines.iter().filter(|line| line.contains("ength") || line.contains("ncoding")).count();
+            let bare = lines.iter().any(|line| !line.ends_with("\r\n"));
+            proptest::prop_assert_eq!(whole, framings > 1 || bare);
+        }
+    }
 }

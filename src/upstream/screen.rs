@@ -75,6 +75,9 @@ const RESERVED_V6: [Ipv6Net; 14] = [
     v6(0xff00, 0, 0, 8),
 ];
 
+/// All that IANA has given out for global unicast; the rest of IPv6 is nobody's, or special.
+const GLOBAL_V6: Ipv6Net = v6(0x2000, 0, 0, 3);
+
 /// Metadata services: AWS (instance, ECS, EKS), Azure's wire server (a public address), Alibaba, Oracle.
 const METADATA: [IpAddr; 8] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
@@ -112,7 +115,8 @@ impl Screen {
             IpAddr::V4(ip) => RESERVED_V4.iter().any(|net| net.contains(&ip)),
             // ISATAP writes ::0:5efe:a.b.c.d below any prefix.
             IpAddr::V6(ip) => {
-                RESERVED_V6.iter().any(|net| net.contains(&ip))
+                !GLOBAL_V6.contains(&ip)
+                    || RESERVED_V6.iter().any(|net| net.contains(&ip))
                     || matches!(ip.segments(), [_, _, _, _, 0 | 0x200, 0x5efe, _, _])
             }
         };
@@ -297,6 +301,65 @@ mod tests {
         }
         for host in ["8.8.8.8", "api.openai.com", "intranet"] {
             assert_eq!(judge(host), Ok(()), "{host}");
+        }
+    }
+
+    /// An independent reading of the registries, in numbers.
+    fn public(ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                !(a == 0
+                    || a == 10
+                    || a == 127
+                    || a >= 224
+                    || (a == 100 && (64..128).contains(&b))
+                    || (a == 169 && b == 254)
+                    || (a == 172 && (16..32).contains(&b))
+                    || (a == 192 && b == 168)
+                    || (a == 192 && b == 0 && (c == 0 || c == 2))
+                    || (a == 192 && b == 88 && c == 99)
+                    || (a == 198 && (b == 18 || b == 19))
+                    || (a == 198 && b == 51 && c == 100)
+                    || (a == 203 && b == 0 && c == 113)
+                    || ip == Ipv4Addr::new(168, 63, 129, 16))
+            }
+            // Of IPv6 only global unicast is public, without what embeds, documents or tests.
+            IpAddr::V6(ip) => {
+                let [a, b, c, _, e, f, ..] = ip.segments();
+                (0x2000..0x4000).contains(&a)
+                    && !(a == 0x2001 && (b < 0x200 || b == 0xdb8))
+                    && a != 0x2002
+                    && a != 0x3ffe
+                    && !(a == 0x3fff && b < 0x1000)
+                    && !(matches!(e, 0 | 0x200) && f == 0x5efe)
+                    && c <= 0xffff
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn no_address_that_is_not_public_is_let_through(bits: u128, shape in 0..6_u8, near in 0..8_usize) {
+            // RT-01, RT-02, RT-03, RT-04
+            let low = u32::try_from(bits & 0xffff_ffff).unwrap();
+            let edges = [0x0a00_0000, 0x7f00_0000, 0xa9fe_a9fe, 0xc0a8_0000, 0x6440_0000, 0xac10_0000, 0xa83f_8110, low];
+            let v4 = edges[near] ^ if near == 7 { 0 } else { low & 0x3 };
+            let ip = match shape {
+                0 => IpAddr::V4(Ipv4Addr::from_bits(v4)),
+                1 => IpAddr::V6(Ipv6Addr::from_bits(bits)),
+                2 => IpAddr::V6(Ipv4Addr::from_bits(v4).to_ipv6_mapped()),
+                3 => IpAddr::V6(Ipv6Addr::from_bits((0x0064_ff9b_u128 << 96) | u128::from(v4))),
+                4 => IpAddr::V6(Ipv6Addr::from_bits((0x2002_u128 << 112) | (u128::from(v4) << 80))),
+                _ => IpAddr::V6(Ipv6Addr::from_bits((bits & (u128::MAX >> 3)) | (1 << 125))),
+            };
+            if Screen::default().judge(SocketAddr::new(ip, 443)).is_ok() {
+                proptest::prop_assert!(public(ip), "{} was let through", ip);
+            } else if shape == 0 {
+                proptest::prop_assert!(!public(ip), "{} was refused", ip);
+            }
         }
     }
 }

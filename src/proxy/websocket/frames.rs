@@ -408,4 +408,39 @@ mod tests {
         assert_eq!(frames(&out), [(0x88, Vec::new())]);
         assert_eq!(frames(&close(1001, "bye")), [(0x88, b"\x03\xe9bye".to_vec())]);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_in_any_pieces_give_the_same(
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
+            size in 1..50_usize,
+        ) {
+            let (secret, whole) = (canary(), through(&canary(), &bytes, 1000));
+            let pieces = through(&secret, &bytes, size);
+            match (whole, pieces) {
+                (Ok((one, _)), Ok((other, _))) => proptest::prop_assert_eq!(text_of(&one), text_of(&other)),
+                (one, other) => proptest::prop_assert_eq!(one.is_err(), other.is_err()),
+            }
+        }
+
+        #[test]
+        fn a_secret_in_text_never_gets_through(
+            before in "[a-z]{0,40}", after in "[a-z]{0,40}", cuts in proptest::collection::vec(1..30_usize, 1..8), size in 1..40_usize,
+        ) {
+            // EX-11: whatever fragments and packets cut it, the search gives what it gives for the whole.
+            let secret = canary();
+            let text = format!("{before}{secret}{after}");
+            let (mut all, mut rest, mut first) = (Vec::new(), text.as_bytes(), 0x01_u8);
+            for cut in cuts {
+                let (piece, more) = rest.split_at(cut.min(rest.len()));
+                all.extend(frame(first, piece));
+                (rest, first) = (more, 0x00);
+            }
+            all.extend(frame(0x80, rest));
+            let (out, hits) = through(&secret, &all, size).unwrap();
+            let out = String::from_utf8(text_of(&out)).unwrap();
+            proptest::prop_assert!(!out.contains(&secret) && out.starts_with(&before) && out.ends_with(&after));
+            proptest::prop_assert_eq!(hits, 1);
+        }
+    }
 }
