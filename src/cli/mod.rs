@@ -18,6 +18,7 @@ mod first_use;
 mod hidden;
 mod init;
 mod input;
+mod leaks;
 mod man;
 mod offline;
 mod output;
@@ -149,8 +150,8 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Vault(_) => later("vault"),
         Command::Audit(_) => later("audit"),
         Command::Admin(_) => later("admin"),
-        Command::Redact(_) => later("redact"),
-        Command::Scan(_) => later("scan"),
+        Command::Redact => block_on(One, leaks::redact(context)),
+        Command::Scan(command) => block_on(One, leaks::scan(&command, context)),
         Command::Dashboard(_) => later("dashboard"),
         Command::Login(_) => later("login"),
         Command::Verify(_) => later("verify"),

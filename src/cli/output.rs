@@ -146,6 +146,14 @@ impl Output {
         delivered(write!(self.out.to, "{text}{end}").and_then(|()| self.out.to.flush()))
     }
 
+    /// Writes bytes to stdout as they are.
+    ///
+    /// # Errors
+    /// As [`Output::data`].
+    pub fn bytes(&mut self, bytes: &[u8]) -> Outcome {
+        delivered(self.out.to.write_all(bytes).and_then(|()| self.out.to.flush()))
+    }
+
     /// Writes a value to stdout as JSON.
     ///
     /// # Errors

@@ -12,8 +12,10 @@
 mod anchor;
 mod decode;
 mod fields;
+mod filter;
 mod forms;
 mod framing;
+mod hunt;
 mod patterns;
 mod redact;
 mod run;
@@ -21,7 +23,9 @@ mod stream;
 
 pub use decode::{Coding, Codings, DecodeError, Decoder};
 pub use fields::scrub_fields;
+pub use filter::Filter;
 pub use framing::Framing;
+pub use hunt::{Finding, Hunter, What};
 pub use patterns::{Item, Patterns};
 pub use redact::Redactor;
 pub use stream::Scrubber;

@@ -37,10 +37,7 @@ impl Redactor {
 
     /// Replaces the set of known values.
     pub fn know(&self, secrets: &[Arc<Secret>]) {
-        let item = |secret: &Arc<Secret>| Item {
-            secret: secret.clone(),
-            replacement: format!("{}{MASK}", public_prefix(secret.expose())),
-        };
+        let item = |secret: &Arc<Secret>| Item { secret: secret.clone(), replacement: mask_of(secret) };
         self.known.store(Patterns::new(&secrets.iter().map(item).collect::<Vec<_>>()));
     }
 
@@ -70,6 +67,48 @@ impl Redactor {
         let covered = String::from_utf8_lossy(&out).into_owned();
         Cow::Owned(mask_shapes(&covered).unwrap_or(covered))
     }
+}
+
+/// What stands for a value in our own sinks.
+pub(super) fn mask_of(secret: &Secret) -> String {
+    format!("{}{MASK}", public_prefix(secret.expose()))
+}
+
+/// Any bytes with the tokens of known shapes masked.
+pub(super) fn mask_bytes(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        match mask_shapes(chunk.valid()) {
+            Some(masked) => out.extend_from_slice(masked.as_bytes()),
+            None => out.extend_from_slice(chunk.valid().as_bytes()),
+        }
+        out.extend_from_slice(chunk.invalid());
+    }
+    out
+}
+
+/// The tokens of known shapes in any bytes: from where, to where, and what they begin with. What only follows a
+/// scheme's name is left out, as it is a word as a rule; so are placeholders.
+pub(super) fn tokens(bytes: &[u8]) -> Vec<(usize, usize, &'static str)> {
+    let mut all = Vec::new();
+    let mut base = 0usize;
+    for chunk in bytes.utf8_chunks() {
+        let mut from = 0;
+        while let Some((start, end, shape)) = next_shape(chunk.valid(), &mut from) {
+            let text = chunk.valid().get(start..end).unwrap_or_default();
+            let ours = text.to_ascii_lowercase().contains("keyferry");
+            if shape.rest != Rest::Credentials && !ours {
+                all.push((base.saturating_add(start), base.saturating_add(end), shape.prefix));
+            }
+        }
+        base = base.saturating_add(chunk.valid().len()).saturating_add(chunk.invalid().len());
+    }
+    all
+}
+
+/// Whether a byte can stand in a token.
+pub(super) fn in_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte)
 }
 
 /// The text with each run of backslashes as one, and where each of its bytes stands: an escaped value that was
@@ -169,35 +208,43 @@ fn public_prefix(secret: &[u8]) -> &'static str {
 }
 
 fn mask_shapes(text: &str) -> Option<String> {
-    let prefixes = PREFIXES.as_ref()?;
     let mut out: Option<String> = None;
     let (mut copied, mut from) = (0usize, 0usize);
-    while let Some(found) = prefixes.find(aho_corasick::Input::new(text).span(from..text.len())) {
-        from = found.end();
-        let Some(shape) = SHAPES.get(found.pattern().as_usize()) else { continue };
-        let before = found.start().checked_sub(1).and_then(|at| text.as_bytes().get(at));
-        // `task-...` is a word, not a key. A path's slash, and a scheme's name after anything, need no such look.
-        if shape.rest == Rest::Token && before.is_some_and(u8::is_ascii_alphanumeric) {
-            from = found.start().saturating_add(1);
-            continue;
-        }
-        let rest = text.get(found.end()..).unwrap_or_default();
-        let len = token_length(shape, rest);
-        if len == 0 {
-            continue;
-        }
+    while let Some((start, end, shape)) = next_shape(text, &mut from) {
+        let begun = start.saturating_add(shape.prefix.len());
+        let rest = text.get(begun..).unwrap_or_default();
         let kept = if shape.rest == Rest::Credentials { public_prefix(rest.as_bytes()) } else { "" };
         let out = out.get_or_insert_with(|| String::with_capacity(text.len()));
-        out.push_str(text.get(copied..found.end()).unwrap_or_default());
+        out.push_str(text.get(copied..begun).unwrap_or_default());
         out.push_str(kept);
         out.push_str(MASK);
-        copied = found.end().saturating_add(len);
-        from = copied;
+        copied = end;
     }
     if let Some(out) = &mut out {
         out.push_str(text.get(copied..).unwrap_or_default());
     }
     out
+}
+
+/// The next token of a known shape at or behind `from`, which is moved past it.
+fn next_shape(text: &str, from: &mut usize) -> Option<(usize, usize, &'static Shape)> {
+    let prefixes = PREFIXES.as_ref()?;
+    while let Some(found) = prefixes.find(aho_corasick::Input::new(text).span(*from..text.len())) {
+        *from = found.end();
+        let Some(shape) = SHAPES.get(found.pattern().as_usize()) else { continue };
+        let before = found.start().checked_sub(1).and_then(|at| text.as_bytes().get(at));
+        // `task-...` is a word, not a key. A path's slash, and a scheme's name after anything, need no such look.
+        if shape.rest == Rest::Token && before.is_some_and(u8::is_ascii_alphanumeric) {
+            *from = found.start().saturating_add(1);
+            continue;
+        }
+        let len = token_length(shape, text.get(found.end()..).unwrap_or_default());
+        if len > 0 {
+            *from = found.end().saturating_add(len);
+            return Some((found.start(), *from, shape));
+        }
+    }
+    None
 }
 
 /// How many bytes of `rest` belong to the token; zero when it is none.

@@ -53,7 +53,7 @@ pub use self::model::{
 };
 use self::sqlite::SqliteStore;
 use self::store::Store;
-pub use self::value::{VALUE_LIMIT, ValueError, clean, preview, reference};
+pub use self::value::{VALUE_LIMIT, ValueError, clean, parts, preview, reference};
 use crate::home::Home;
 use crate::secret::Secret;
 

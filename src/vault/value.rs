@@ -76,6 +76,18 @@ pub fn reference(value: &Secret) -> Option<&str> {
     std::str::from_utf8(value.expose().strip_prefix(REFERENCE)?).ok()
 }
 
+/// The parts of a value that can stand by themselves: the texts of one that is a JSON object, long enough to tell.
+#[must_use]
+pub fn parts(value: &Secret) -> Vec<Secret> {
+    const TELLING: usize = 16;
+    let fields = serde_json::from_slice::<std::collections::BTreeMap<String, serde_json::Value>>(value.expose());
+    let texts = fields.unwrap_or_default().into_values().filter_map(|field| match field {
+        serde_json::Value::String(text) if text.len() >= TELLING => Some(Secret::from(text)),
+        _ => None,
+    });
+    texts.collect()
+}
+
 /// Why a value was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {

@@ -103,6 +103,12 @@ pub enum Command {
     /// The catalogue of providers
     #[command(subcommand)]
     Provider(Provider),
+    /// Pass stdin on to stdout with every stored value and everything that looks like a token masked
+    #[command(before_help = "Example:\n  make test 2>&1 | keyferry redact > for-everybody.log")]
+    Redact,
+    /// Look for stored values and tokens of known shapes in files; ends with 1 where one is found
+    #[command(before_help = "Examples:\n  keyferry scan .\n  keyferry scan --json build/ notes.txt")]
+    Scan(Scan),
     /// What the code of an answer means, and what to do
     Explain(Explain),
     /// Write a completion script for a shell to stdout
@@ -134,12 +140,6 @@ pub enum Command {
     /// Administrators' tokens
     #[command(hide = true)]
     Admin(Later),
-    /// Filter stdin
-    #[command(hide = true)]
-    Redact(Later),
-    /// Look for secrets in files
-    #[command(hide = true)]
-    Scan(Later),
     /// The local web page
     #[command(hide = true)]
     Dashboard(Later),
@@ -414,6 +414,14 @@ pub enum Provider {
 pub struct ProviderName {
     /// Its name
     pub name: String,
+}
+
+/// `scan`.
+#[derive(Debug, Args)]
+pub struct Scan {
+    /// Files and directories; links are not followed, and what is compressed is not looked into
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<PathBuf>,
 }
 
 /// `explain`.
