@@ -190,6 +190,12 @@ impl Home {
         self.data.join("master.key")
     }
 
+    /// `vault.reveal`: the permit of a vault that may show its values.
+    #[must_use]
+    pub fn reveal_permit(&self) -> PathBuf {
+        self.vault_db().with_file_name("vault.reveal")
+    }
+
     /// The directory of the local CA.
     #[must_use]
     pub fn ca_dir(&self) -> PathBuf {

@@ -129,7 +129,7 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Run(command) => return block_on(Many, run::run(command, context)),
         Command::Demo => block_on(Many, demo::demo(context)),
         Command::Serve => block_on(Many, serve::serve(context)),
-        Command::Init(command) => init::init(&command, context),
+        Command::Init(command) => block_on(One, init::init(&command, context)),
         Command::Secret(command) => block_on(One, secret::secret(command, context)),
         Command::Profile(command) => block_on(One, profile::profile(command, context)),
         Command::Agent(command) => block_on(One, agent::agent(command, context)),

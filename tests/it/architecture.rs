@@ -26,6 +26,7 @@ const FLOORS: &[(u8, &[&str])] = &[
 const EXPOSES: &[(&str, &str)] = &[
     ("src/app/control.rs", "a session's token, for the process that asked for it"),
     ("src/cli/agent.rs", "a new agent's token, shown once"),
+    ("src/cli/secret/reveal.rs", "a value that a person asked to see, of a vault that was made for it"),
     ("src/launch/environment.rs", "the agent's own token, in its own environment"),
     ("src/placeholder.rs", "keys the hash that placeholders are made with"),
     ("src/provider/credential.rs", "the credential's own lock: to its audience only"),
@@ -37,6 +38,7 @@ const EXPOSES: &[(&str, &str)] = &[
     ("src/upstream/chain/url.rs", "the password for another proxy, to that proxy"),
     ("src/vault/agents.rs", "the digest of a new token"),
     ("src/vault/payload.rs", "what is sealed into a record"),
+    ("src/vault/reveal.rs", "keys the permit to show values"),
     ("src/vault/value.rs", "what a person typed, made clean; the masked form"),
     ("src/upstream/channel.rs", "the password for another proxy, in a request that it takes whole"),
 ];

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::secret::{Secret, SecretName, SecretRollback, SecretSet};
+pub use self::secret::{Secret, SecretDelete, SecretImport, SecretName, SecretRollback, SecretSet};
 
 /// Carries the keys, so that your agents don't have to.
 #[derive(Debug, Parser)]
@@ -238,8 +238,8 @@ pub struct Init {
     /// Start from another template (not available yet)
     #[arg(long, value_name = "T", hide = true)]
     pub template: Option<String>,
-    /// Let this vault reveal values (not available yet)
-    #[arg(long, hide = true)]
+    /// Also make the vault, one whose values `secret reveal` may show; an existing vault never becomes one
+    #[arg(long)]
     pub allow_reveal: bool,
     /// Replace an existing configuration
     #[arg(long)]

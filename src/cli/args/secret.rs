@@ -38,15 +38,13 @@ pub enum Secret {
     Rollback(SecretRollback),
     /// Find secrets by name, provider, type, scope, variable, host, label or description
     Search(SecretSearch),
-    /// Import from files
-    #[command(hide = true)]
-    Import(Later),
+    /// Import the keys of a .env or an auth-profiles.json file: all of them or, where one is at fault, none
+    Import(SecretImport),
     /// Export sealed
     #[command(hide = true)]
     Export(Later),
-    /// Show a value
-    #[command(hide = true)]
-    Reveal(Later),
+    /// Show a value: only of a vault that was made with init --allow-reveal
+    Reveal(SecretDelete),
 }
 
 /// `secret set`.
@@ -113,6 +111,26 @@ pub struct SecretRollback {
     pub to: Option<u64>,
 }
 
+/// `secret import`.
+#[derive(Debug, Args)]
+pub struct SecretImport {
+    /// A .env or an auth-profiles.json file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Say what would happen, and store nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take the variables of a .env file that belong to no known provider too
+    #[arg(long)]
+    pub all: bool,
+    /// Who may use them: shared (if nothing is said), or agent:NAME
+    #[arg(long, value_name = "SCOPE")]
+    pub scope: Option<String>,
+    /// Store values that do not look like their provider's
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// `secret search`.
 #[derive(Debug, Args)]
 pub struct SecretSearch {
@@ -131,7 +149,7 @@ pub struct SecretName {
     pub scope: Option<String>,
 }
 
-/// `secret delete`.
+/// `secret delete`, `secret reveal`.
 #[derive(Debug, Args)]
 pub struct SecretDelete {
     /// Which

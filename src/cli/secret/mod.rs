@@ -3,7 +3,9 @@
 //! Invariant: no value is printed; what is shown of one is what the vault keeps to be shown.
 
 mod amend;
+mod import;
 mod plan;
+mod reveal;
 mod set;
 
 pub use plan::unknown_provider;
@@ -28,9 +30,9 @@ pub async fn secret(command: Secret, context: &mut Context) -> Outcome {
         Secret::Delete(delete) => remove(&delete.which, delete.yes, context).await,
         Secret::Rollback(command) => amend::rollback(&command, context).await,
         Secret::Search(command) => search(&command.words, context).await,
-        Secret::Import(_) => Err(Failure::not_yet("keyferry secret import")),
+        Secret::Import(command) => import::import(&command, context).await,
         Secret::Export(_) => Err(Failure::not_yet("keyferry secret export")),
-        Secret::Reveal(_) => Err(Failure::not_yet("keyferry secret reveal")),
+        Secret::Reveal(command) => reveal::reveal(&command, context).await,
     }
 }
 

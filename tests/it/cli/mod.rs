@@ -6,6 +6,7 @@ mod certificates;
 mod config;
 mod environment;
 mod files;
+mod import;
 mod leaks;
 mod lifecycle;
 mod run;
