@@ -90,6 +90,7 @@ pub fn environment(session: &Session, files: &ChildFiles, wanted: &Wanted<'_>) -
         token: &token,
         proxy: reachable(session.listeners.proxy),
         base_url: None,
+        base: session.listeners.base_url.map(reachable),
         open: session.listeners.open,
         trust: files.trust(),
         installs: &installs,
@@ -104,7 +105,7 @@ pub fn environment(session: &Session, files: &ChildFiles, wanted: &Wanted<'_>) -
 }
 
 /// Where a process of this machine connects to a listener on all addresses.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub fn reachable(address: SocketAddr) -> SocketAddr {
     let loopback = match address {
         SocketAddr::V4(_) => SocketAddr::from(([127, 0, 0, 1], address.port())),
         SocketAddr::V6(_) => SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], address.port())),

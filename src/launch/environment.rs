@@ -39,6 +39,8 @@ pub struct Inputs<'a> {
     pub open: Option<SocketAddr>,
     /// The base-URL listener, when the process cannot use the proxy.
     pub base_url: Option<SocketAddr>,
+    /// The base-URL listener, for programs that name it themselves: in `KEYFERRY_BASE_URL`.
+    pub base: Option<SocketAddr>,
     /// The certificate files that the process can read.
     pub trust: &'a TrustFiles,
     /// The variables with a placeholder, the preferred one first.
@@ -139,6 +141,9 @@ impl Plan<'_> {
         let agent = self.inputs.agent.as_str().to_owned();
         self.put("KEYFERRY_AGENT", agent);
         self.put("KEYFERRY_ACTIVE", "1");
+        if let Some(base) = self.inputs.base {
+            self.put("KEYFERRY_BASE_URL", format!("http://{base}"));
+        }
     }
 
     fn proxies(&mut self) {

@@ -1,10 +1,10 @@
-"""httpx: one GET, one POST and one stream from URL; prints everything that came back, fields included."""
+"""httpx or httpx2, as it is told: one GET, one POST and one stream from URL; prints everything that came back."""
 
+import importlib
 import sys
 
-import httpx
-
-url = sys.argv[1]
+url, name = sys.argv[1:3]
+httpx = importlib.import_module(name)
 with httpx.Client(timeout=60) as client:
     for answer in (client.get(url + "/echo/fields"), client.post(url + "/echo/body", content=b"x" * 4096)):
         print(answer.status_code, dict(answer.headers))

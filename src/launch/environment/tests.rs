@@ -42,6 +42,7 @@ impl Case {
             token: &Secret::from("kfa_token".to_owned()),
             proxy: "127.0.0.1:7878".parse().unwrap(),
             base_url: self.base_url,
+            base: None,
             open: self.open,
             trust: &TrustFiles {
                 bundle: PathBuf::from("/run/x/bundle.pem"),

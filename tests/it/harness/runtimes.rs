@@ -13,12 +13,29 @@ pub enum Tool {
     Openssl,
     /// A pseudo-terminal for a command.
     Script,
+    /// `unshare`, on a machine that allows user namespaces.
+    Namespaces,
+    /// Starts a command as another user, where we are root.
+    Setpriv,
     /// A JDK: it runs a source file as it stands.
     Java,
     /// The interpreter with the pinned packages of `tests/clients/requirements.txt`.
     Python,
     /// Claude Code at the version of `tests/clients/package.json`.
     Claude,
+    /// So are these.
+    Codex,
+    Node,
+    Deno,
+    Bun,
+    /// Any Node: the version does not matter where no proxy is used.
+    SystemNode,
+    Wget,
+    /// The program of `tests/clients/go`.
+    Go,
+    Ruby,
+    /// With its curl extension.
+    Php,
 }
 
 impl Tool {
@@ -28,13 +45,23 @@ impl Tool {
             Self::Git => in_path("git").filter(|_| git_has_http_backend()),
             Self::Openssl => in_path("openssl"),
             Self::Script => in_path("script"),
+            Self::Namespaces => in_path("unshare").filter(|unshare| allows(unshare, &["-Ur", "-m", "true"])),
+            Self::Setpriv => in_path("setpriv"),
             Self::Java => in_path("java").filter(|_| in_path("javac").is_some()),
             Self::Python => Some(clients().join("venv/bin/python")).filter(|path| path.exists()),
-            Self::Claude => {
-                let packages = clients().join("node/node_modules/@anthropic-ai");
-                let entries = std::fs::read_dir(packages).ok()?;
-                entries.flatten().map(|entry| entry.path().join("claude")).find(|path| path.exists())
-            }
+            Self::Claude => in_packages("@anthropic-ai", "claude"),
+            Self::Codex => in_packages("@openai", "vendor").and_then(|vendor| {
+                let targets = std::fs::read_dir(vendor).ok()?.flatten();
+                targets.map(|target| target.path().join("bin/codex")).find(|path| path.exists())
+            }),
+            Self::Node => in_packages("", "bin/node"),
+            Self::Deno => in_packages("@deno", "deno"),
+            Self::Bun => in_packages("@oven", "bin/bun"),
+            Self::SystemNode => in_path("node"),
+            Self::Wget => in_path("wget"),
+            Self::Go => Some(clients().join("go/clients")).filter(|path| path.exists()),
+            Self::Ruby => in_path("ruby"),
+            Self::Php => in_path("php").filter(|php| says(php, &["-m"]).lines().any(|line| line == "curl")),
         }
     }
 
@@ -44,11 +71,20 @@ impl Tool {
             Self::Git => "apt-get install git",
             Self::Openssl => "apt-get install openssl",
             Self::Script => "apt-get install bsdutils",
+            Self::Namespaces => {
+                "apt-get install util-linux; and allow user namespaces: sysctl user.max_user_namespaces=10000"
+            }
+            Self::Setpriv => "apt-get install util-linux",
             Self::Java => "apt-get install openjdk-17-jdk-headless",
             Self::Python => {
                 "python3 -m venv target/clients/venv && target/clients/venv/bin/pip install -r tests/clients/requirements.txt"
             }
-            Self::Claude => {
+            Self::Wget => "apt-get install wget",
+            Self::Ruby => "apt-get install ruby",
+            Self::Php => "apt-get install php-cli php-curl",
+            Self::SystemNode => "apt-get install nodejs",
+            Self::Go => "install Go 1.26, then: go build -C tests/clients/go -o $PWD/target/clients/go/clients .",
+            Self::Claude | Self::Codex | Self::Node | Self::Deno | Self::Bun => {
                 "mkdir -p target/clients/node && cp tests/clients/package*.json target/clients/node/ \
                  && npm ci --ignore-scripts --prefix target/clients/node"
             }
@@ -83,6 +119,23 @@ pub fn clients() -> PathBuf {
 /// A script of `tests/clients`.
 pub fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+/// A file of one of the npm packages below `scope`: those with a program have a package for each platform.
+fn in_packages(scope: &str, file: &str) -> Option<PathBuf> {
+    let packages = std::fs::read_dir(clients().join("node/node_modules").join(scope)).ok()?;
+    let mut found: Vec<_> = packages.flatten().map(|entry| entry.path().join(file)).filter(|p| p.exists()).collect();
+    found.sort();
+    found.pop()
+}
+
+fn says(program: &std::path::Path, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
+fn allows(program: &std::path::Path, arguments: &[&str]) -> bool {
+    Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {

@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::record::{Connection, Seen};
 use super::script::{Answer, Gate};
-use super::{State, git, llm, services};
+use super::{State, git, llm, services, socket};
 
 pub type Fault = Box<dyn std::error::Error + Send + Sync>;
 pub type Body = UnsyncBoxBody<Bytes, Fault>;
@@ -27,14 +27,19 @@ pub type Body = UnsyncBoxBody<Bytes, Fault>;
 pub async fn answer(
     state: Arc<State>,
     connection: Connection,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Fault> {
+    let switched =
+        (request.uri().path() == "/socket" && socket::wanted(request.headers())).then(|| socket::accept(&mut request));
     let (parts, body) = request.into_parts();
     let collected = body.collect().await?;
     let trailers = collected.trailers().into_iter().flatten();
     let trailers = trailers.map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect();
     let seen = Seen::new(&connection, &parts, collected.to_bytes(), trailers);
     state.seen.lock().unwrap().push(seen.clone());
+    if let Some(switched) = switched {
+        return Ok(switched);
+    }
     let mut next = state.scripted(&seen).unwrap_or(Answer::Usual);
     loop {
         next = match next {
@@ -88,6 +93,7 @@ async fn service(state: &Arc<State>, seen: &Seen, known: bool, host: &str) -> Re
         "api.github.com" => Ok(services::github(seen, known)),
         "api.telegram.org" => Ok(services::telegram(seen, known)),
         "slack.com" => Ok(services::slack(seen, known)),
+        "api.stripe.com" => Ok(to_json(200, &json!({"object": "balance", "livemode": known}))),
         _ => Ok(services::generic(seen, known)),
     }
 }

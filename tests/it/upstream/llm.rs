@@ -84,6 +84,7 @@ pub fn openai(seen: &Seen, known: bool, text: &[String]) -> Response<Body> {
         ("POST", "/v1/chat/completions") if body["stream"] == json!(true) => {
             event_stream(openai_chunks(&model, text), None)
         }
+        ("POST", "/v1/responses") => event_stream(openai_events(&model, text), None),
         ("POST", "/v1/chat/completions") => {
             let message = json!({"role": "assistant", "content": text.concat()});
             let choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
@@ -108,6 +109,41 @@ fn openai_chunks(model: &str, text: &[String]) -> Vec<Bytes> {
     pieces.push(chunk(json!({}), json!("stop")));
     pieces.push(Bytes::from_static(b"data: [DONE]\n\n"));
     pieces
+}
+
+/// The Responses API, streamed.
+fn openai_events(model: &str, text: &[String]) -> Vec<Bytes> {
+    let response = |status: &str, output: Value| {
+        json!({"id": "resp_test", "object": "response", "created_at": 1, "model": model, "status": status,
+            "output": output, "usage": {"input_tokens": 7, "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 11}})
+    };
+    let message = |status: &str, content: Value| json!({"id": "msg_test", "type": "message", "role": "assistant", "status": status, "content": content});
+    let part = |text: &str| json!({"type": "output_text", "text": text, "annotations": []});
+    let at = json!({"item_id": "msg_test", "output_index": 0, "content_index": 0});
+    let with = |kind: &str, more: Value| {
+        let mut event = at.clone();
+        event["type"] = json!(kind);
+        more.as_object().unwrap().iter().for_each(|(name, value)| event[name] = value.clone());
+        event
+    };
+    let whole = text.concat();
+    let done = message("completed", json!([part(&whole)]));
+    let mut events = vec![
+        json!({"type": "response.created", "response": response("in_progress", json!([]))}),
+        json!({"type": "response.output_item.added", "output_index": 0, "item": message("in_progress", json!([]))}),
+        with("response.content_part.added", json!({"part": part("")})),
+    ];
+    events.extend(text.iter().map(|word| with("response.output_text.delta", json!({"delta": word}))));
+    events.push(with("response.output_text.done", json!({"text": whole})));
+    events.push(with("response.content_part.done", json!({"part": part(&whole)})));
+    events.push(json!({"type": "response.output_item.done", "output_index": 0, "item": done}));
+    events.push(json!({"type": "response.completed", "response": response("completed", json!([done]))}));
+    let number = |(at, mut event): (usize, Value)| {
+        event["sequence_number"] = json!(at);
+        Bytes::from(format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap()))
+    };
+    events.into_iter().enumerate().map(number).collect()
 }
 
 pub fn gemini(seen: &Seen, known: bool, text: &[String]) -> Response<Body> {

@@ -14,6 +14,7 @@ mod relay;
 mod script;
 mod serve;
 mod services;
+mod socket;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -43,6 +44,8 @@ pub const HOSTS: &[&str] = &[
     "github.com",
     "api.telegram.org",
     "slack.com",
+    "api.stripe.com",
+    "bedrock-runtime.us-east-1.amazonaws.com",
     "api.acme.example",
     "api.other.example",
     "tunnel.example",

@@ -119,7 +119,7 @@ where
         let _ = builder.timer(TokioTimer::new()).serve_connection(io, service).await;
     } else {
         let mut builder = hyper::server::conn::http1::Builder::new();
-        let _ = builder.timer(TokioTimer::new()).serve_connection(io, service).await;
+        let _ = builder.timer(TokioTimer::new()).serve_connection(io, service).with_upgrades().await;
     }
 }
 

@@ -2,162 +2,19 @@
 //!
 //! Each one works with the placeholder that it was given; the provider sees the real secret exactly once per request;
 //! the client's environment and everything it received do not hold it. The provider says the credential back in
-//! fields and text, so that a client which prints its answers would show it.
+//! fields and text, so that a client which prints its answers would show it. What the suite found is published in
+//! docs/clients.md, which it writes itself.
+
+mod page;
+mod table;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::harness::{Canary, Finished, Home, Tool, need, script};
+use crate::harness::{Canary, Finished, Home, Tool, clients, need, private, script};
 use crate::upstream::TestUpstream;
-
-/// What a client is, and what has to be true after it ran.
-struct Client {
-    name: &'static str,
-    tool: Tool,
-    /// Arguments after the program; `{work}` is a directory of its own.
-    arguments: &'static [&'static str],
-    host: &'static str,
-    /// The variable that holds the placeholder.
-    variable: &'static str,
-    profile: &'static str,
-    secret: fn() -> Canary,
-    /// What stands in its output.
-    prints: &'static [&'static str],
-    requests: usize,
-}
-
-const CURL: Client = Client {
-    name: "curl",
-    tool: Tool::Curl,
-    arguments: &[],
-    host: "api.acme.example",
-    variable: "ACME_API_KEY",
-    profile: "acme:work",
-    secret: Canary::plain,
-    prints: &[],
-    requests: 1,
-};
-
-const PYTHON: Client = Client { name: "python", tool: Tool::Python, requests: 3, ..CURL };
-
-const CLIENTS: &[Client] = &[
-    Client {
-        name: "curl with HTTP/1.1",
-        arguments: &["-sS", "-i", "--http1.1", "https://api.acme.example/echo/fields"],
-        prints: &["200", "/echo/fields"],
-        ..CURL
-    },
-    Client {
-        name: "curl with HTTP/2",
-        arguments: &["-sS", "-i", "--http2", "https://api.acme.example/echo/fields"],
-        prints: &["HTTP/2 200", "/echo/fields"],
-        ..CURL
-    },
-    Client {
-        name: "curl with its own credential field",
-        arguments: &["-sS", "-i", "-H", "Authorization: Bearer mine", "https://api.acme.example/echo/in-fields"],
-        prints: &["200", "x-echo"],
-        ..CURL
-    },
-    Client {
-        name: "curl that posts",
-        arguments: &["-sS", "-i", "-d", "a=1&b=2", "https://api.acme.example/echo/body"],
-        prints: &["200", "a=1&b=2"],
-        ..CURL
-    },
-    Client {
-        name: "curl that uploads a file",
-        arguments: &["-sS", "-i", "-T", "{work}/upload.bin", "https://api.acme.example/upload"],
-        prints: &["200", "\"bytes\":5000000"],
-        ..CURL
-    },
-    Client {
-        name: "curl that uploads a file over HTTP/2",
-        arguments: &["-sS", "-i", "--http2", "-T", "{work}/upload.bin", "https://api.acme.example/upload"],
-        prints: &["200", "\"bytes\":5000000"],
-        ..CURL
-    },
-    Client {
-        name: "curl that streams events",
-        arguments: &["-sS", "-N", "--http1.1", "https://api.acme.example/sse?n=50"],
-        prints: &["data: token-0\n", "data: token-49\n", "data: [DONE]\n"],
-        ..CURL
-    },
-    Client {
-        name: "curl that streams events over HTTP/2",
-        arguments: &["-sS", "-N", "--http2", "https://api.acme.example/sse?n=50"],
-        prints: &["data: token-0\n", "data: token-49\n", "data: [DONE]\n"],
-        ..CURL
-    },
-    Client {
-        name: "requests",
-        arguments: &["{scripts}/client_requests.py", "https://api.acme.example"],
-        prints: &["/echo/fields", "data: token-19"],
-        ..PYTHON
-    },
-    Client {
-        name: "httpx",
-        arguments: &["{scripts}/client_httpx.py", "https://api.acme.example"],
-        prints: &["/echo/fields", "data: token-19"],
-        ..PYTHON
-    },
-    Client {
-        name: "the OpenAI SDK",
-        arguments: &["{scripts}/client_openai.py"],
-        host: "api.openai.com",
-        variable: "OPENAI_API_KEY",
-        profile: "openai:work",
-        secret: Canary::openai,
-        prints: &["All keys stay home."],
-        requests: 2,
-        ..PYTHON
-    },
-    Client {
-        name: "the Anthropic SDK",
-        arguments: &["{scripts}/client_anthropic.py"],
-        host: "api.anthropic.com",
-        variable: "ANTHROPIC_API_KEY",
-        profile: "anthropic:work",
-        secret: Canary::anthropic,
-        prints: &["All keys stay home."],
-        requests: 2,
-        ..PYTHON
-    },
-    Client {
-        name: "git",
-        tool: Tool::Git,
-        arguments: &["clone", "https://github.com/acme/widgets.git", "{work}/widgets"],
-        host: "github.com",
-        variable: "GITHUB_TOKEN",
-        profile: "github:work",
-        secret: Canary::github,
-        prints: &[],
-        requests: 2,
-    },
-    Client {
-        name: "Claude Code",
-        tool: Tool::Claude,
-        arguments: &["-p", "Where are the keys?"],
-        host: "api.anthropic.com",
-        variable: "ANTHROPIC_API_KEY",
-        profile: "anthropic:work",
-        secret: Canary::anthropic,
-        prints: &["All keys stay home."],
-        requests: 1,
-    },
-    Client {
-        name: "Claude Code with a setup token",
-        tool: Tool::Claude,
-        arguments: &["-p", "Where are the keys?"],
-        host: "api.anthropic.com",
-        variable: "CLAUDE_CODE_OAUTH_TOKEN",
-        profile: "anthropic:subscription",
-        secret: Canary::setup_token,
-        prints: &["All keys stay home."],
-        requests: 1,
-    },
-];
+use table::{CLIENTS, Client, Control};
 
 /// The user's own provider, and nothing reachable beside the test provider.
 const CONFIG: &str = "\
@@ -232,13 +89,16 @@ fn quiet(command: &mut Command) {
         ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
         ("IS_SANDBOX", "1"),
         ("PYTHONDONTWRITEBYTECODE", "1"),
+        ("DENO_NO_UPDATE_CHECK", "1"),
+        ("NO_COLOR", "1"),
     ]);
+    command.env("NODE_PATH", clients().join("node/node_modules"));
 }
 
 fn through_run(client: &Client) {
     let Some(scene) = client.scene("through run") else { return };
     let home = &scene.home;
-    home.set(client.profile, &scene.secret, &[]);
+    home.set(client.profile, &scene.secret, client.stored);
     let file = home.work_dir().join("environment");
     let mut command = home.keyferry(&["run", "--"]);
     command.arg(script("with_env.sh")).arg(&file).arg(&scene.program).args(&scene.arguments);
@@ -246,13 +106,19 @@ fn through_run(client: &Client) {
     let finished = home.finish(command, b"");
     client.check(&scene, &finished);
     client.check_environment(&std::fs::read_to_string(file).unwrap(), &scene.secret);
-    assert!(!home.access_log().is_empty(), "the lines of a run are written before it ends");
+    let lines = home.access_log();
+    assert!(!lines.is_empty(), "the lines of a run are written before it ends");
+    let injected = lines.iter().filter(|line| line["decision"] == "injected");
+    let spoken: Vec<&str> = injected.filter_map(|line| line["protocol"].as_str()).collect();
+    // Codex asks for a WebSocket before anything else, and this provider has none.
+    let told = |protocol: &&str| *protocol == client.speaks || client.tool == Tool::Codex;
+    assert!(spoken.contains(&client.speaks) && spoken.iter().all(told), "{} speaks {spoken:?}", client.name);
 }
 
 fn through_serve(client: &Client) {
     let Some(scene) = client.scene("through serve") else { return };
     let home = &scene.home;
-    home.set(client.profile, &scene.secret, &[]);
+    home.set(client.profile, &scene.secret, client.stored);
     home.agent("coder");
     let mut daemon = home.serve();
     let exported = home.command(&["env", "--agent", "coder", "--format", "json"]);
@@ -274,25 +140,28 @@ fn through_serve(client: &Client) {
 
 /// The control: without the program the same client needs the secret, and then both ends have it.
 fn without_the_program(client: &Client) {
+    if client.control == Control::Impossible {
+        return;
+    }
     let Some(scene) = client.scene("without the program") else { return };
     let home = &scene.home;
     let relay = format!("http://{}", scene.upstream.relay());
     let mut command = Command::new(&scene.program);
     command.env_clear().current_dir(home.work_dir()).env("HOME", home.user_dir());
     command.env("PATH", std::env::var_os("PATH").unwrap()).env("LANG", "C.UTF-8");
-    command.envs([("HTTPS_PROXY", &relay), ("https_proxy", &relay)]);
-    for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS"] {
-        command.env(name, scene.upstream.root_file());
+    quiet(&mut command);
+    // Exactly the variables that the published table names, so that it tells the truth about them.
+    for name in client.variables {
+        command.env(name, meant(name, &scene, &relay));
     }
     command.env(client.variable, scene.secret.as_str());
-    quiet(&mut command);
     let mut arguments = scene.arguments.clone();
     if client.host == "github.com" {
         arguments[1] = format!("https://x:{}@github.com/acme/widgets.git", scene.secret.as_str());
     }
     command.args(arguments);
     let finished = crate::harness::run_command(command, b"");
-    assert_eq!(finished.code(), 0, "{}: {finished:?}", client.name);
+    assert_eq!(finished.code(), 0, "{}: {}", client.name, finished.stderr());
     for word in client.prints {
         assert!(finished.stdout().contains(word), "{} did not print {word:?}: {}", client.name, finished.stdout());
     }
@@ -301,6 +170,28 @@ fn without_the_program(client: &Client) {
     if !client.host.ends_with(".example") {
         scene.upstream.knows(scene.secret.as_str());
         assert!(seen.iter().any(|seen| seen.occurrences(scene.secret.as_str()) == 1), "{seen:#?}");
+    }
+}
+
+/// What a variable of the table is for, without the program.
+fn meant(name: &str, scene: &Scene, relay: &str) -> std::ffi::OsString {
+    let root = scene.upstream.root_file();
+    let place = |file: &str, text: &str| {
+        let path = scene.home.work_dir().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, format!("{text}{}\n", root.display())).unwrap();
+        private(&path);
+        path
+    };
+    match name {
+        "WGETRC" => place("wgetrc", "ca_certificate = ").into(),
+        "PHP_INI_SCAN_DIR" => {
+            let file = place("php/roots.ini", "curl.cainfo = ");
+            format!(":{}", file.parent().unwrap().display()).into()
+        }
+        "NODE_USE_ENV_PROXY" => "1".into(),
+        name if name.to_ascii_lowercase().ends_with("_proxy") => relay.into(),
+        _ => root.into(),
     }
 }
 
@@ -313,7 +204,8 @@ macro_rules! clients {
         #[test]
         fn every_client_is_run() {
             let run = [$($name),*];
-            assert_eq!(CLIENTS.iter().map(|client| client.name).collect::<Vec<_>>(), run);
+            let listed: Vec<_> = CLIENTS.iter().map(|client| client.name).collect();
+            assert_eq!(listed, run);
         }
     };
 }
@@ -327,13 +219,39 @@ clients! {
     curl_upload_http2: "curl that uploads a file over HTTP/2",
     curl_events: "curl that streams events",
     curl_events_http2: "curl that streams events over HTTP/2",
-    python_requests: "requests",
-    python_httpx: "httpx",
-    python_openai: "the OpenAI SDK",
-    python_anthropic: "the Anthropic SDK",
+    wget: "wget",
     git_clone: "git",
+    git_over_ssh: "git with an ssh remote",
     claude_code: "Claude Code",
     claude_code_setup_token: "Claude Code with a setup token",
+    codex: "Codex",
+    python_urllib: "urllib",
+    python_requests: "requests",
+    python_httpx: "httpx",
+    python_httpx2: "httpx2",
+    python_aiohttp: "aiohttp",
+    python_openai: "the OpenAI SDK",
+    python_anthropic: "the Anthropic SDK",
+    python_genai: "the Google Gen AI SDK",
+    python_boto3: "boto3",
+    python_stripe: "stripe",
+    python_websockets: "websockets",
+    node_fetch: "Node's fetch",
+    node_https: "Node's https",
+    node_websocket: "Node's WebSocket",
+    node_axios: "axios",
+    node_axios_1_7: "axios 1.7",
+    node_axios_0: "axios 0.27",
+    node_openai: "the OpenAI SDK for JavaScript",
+    node_anthropic: "the Anthropic SDK for JavaScript",
+    node_ws: "ws with an agent",
+    node_old: "the OpenAI SDK in a Node without proxies",
+    deno_fetch: "Deno's fetch",
+    deno_websocket: "Deno's WebSocket",
+    bun_fetch: "Bun's fetch",
+    go_http: "Go's net/http",
+    ruby: "Ruby's Net::HTTP",
+    php: "PHP's curl",
 }
 
 fn client(name: &str) -> &'static Client {
