@@ -295,6 +295,15 @@ impl Home {
         Ok(())
     }
 
+    /// Every directory of the installation, whether it exists or not.
+    #[must_use]
+    pub fn directories(&self) -> Vec<PathBuf> {
+        let mut all = vec![self.config.clone(), self.data.clone(), self.state.clone(), self.runtime.clone()];
+        all.push(self.short.clone());
+        all.dedup();
+        all
+    }
+
     /// Looks at the directories that exist, without making any.
     ///
     /// # Errors

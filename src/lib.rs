@@ -44,6 +44,7 @@ pub mod message;
 pub mod placeholder;
 pub mod secret;
 pub mod spawn;
+pub mod sys;
 
 pub mod scrub;
 

@@ -29,6 +29,7 @@ mod run;
 mod secret;
 mod serve;
 mod shapes;
+mod shut;
 mod status;
 mod trial;
 mod trust;
@@ -43,6 +44,8 @@ use self::args::{Cli, Command};
 use self::context::{Context, Threads, block_on};
 use self::output::{Failure, Form, Outcome, Output, Talk, USAGE};
 use crate::launch::child;
+#[cfg(target_os = "linux")]
+use crate::launch::guard;
 
 /// Runs the command that `arguments` name, the program's own name first, and returns the exit code.
 #[must_use]
@@ -103,6 +106,19 @@ fn inner(arguments: &[OsString], output: &mut Output) -> Option<u8> {
         let (code, text) = child::enter(rest);
         output.failure(&Failure::new(text));
         return Some(code);
+    }
+    #[cfg(target_os = "linux")]
+    if guard::is_step(step) {
+        let done = if *step == *guard::TRY { guard::tried(rest) } else { guard::map(rest).map(|()| "mapped") };
+        return Some(match done {
+            Ok(word) => output.data(word).map_or(1, |()| 0),
+            Err(error) => {
+                // For the process that asked, which reads both.
+                let _ = output.data(&error);
+                output.failure(&Failure::new(error));
+                1
+            }
+        });
     }
     if *step == *demo::AGENT {
         let work = async { demo::agent::work(&|name| std::env::var_os(name)).await.map_err(Failure::new) };

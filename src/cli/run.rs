@@ -13,6 +13,7 @@ use super::context::Context;
 use super::daemon::Daemon;
 use super::output::{Failure, Outcome};
 use super::process::{self, Managed, Wanted};
+use super::shut::{Asked, Shut, open_beside};
 use crate::admin::Session;
 use crate::app::{Found, Mode, Options, Running, find_in_environment};
 use crate::home::Home;
@@ -36,9 +37,7 @@ pub async fn run(command: Run, context: &mut Context) -> Outcome<u8> {
     if command.command.is_empty() {
         return Err(child::LaunchError::NoCommand.into());
     }
-    if command.lock.is_some() {
-        return Err(Failure::not_yet("keyferry run --lock"));
-    }
+    let asked = Asked::of(&command)?;
     refuse_inside(context)?;
     let agent = agent::parse(&command.agent)?;
     let (home, config) = (context.home()?, context.config()?);
@@ -58,10 +57,13 @@ pub async fn run(command: Run, context: &mut Context) -> Outcome<u8> {
 
     let daemon = if command.no_daemon { None } else { Daemon::connect(&home).await };
     match daemon {
-        Some(daemon) => beside(daemon, &agent, &command.command, &found, &wanted, context).await,
+        Some(daemon) => {
+            let shut = asked.shut(&home, &config).await?;
+            beside(daemon, &agent, (&command.command, &shut), &found, &wanted, context).await
+        }
         None => {
             let parts = Parts { home, vault, found };
-            own(parts, &agent, &command.command, &wanted, context).await
+            own(parts, &agent, (&command.command, &asked), &wanted, context).await
         }
     }
 }
@@ -104,7 +106,7 @@ struct Parts {
 async fn own(
     parts: Parts,
     agent: &AgentName,
-    command: &[OsString],
+    (command, asked): (&[OsString], &Asked),
     wanted: &Wanted<'_>,
     context: &mut Context,
 ) -> Outcome<u8> {
@@ -118,7 +120,8 @@ async fn own(
         Some(vault) => vault,
         None => Vault::ephemeral().await?,
     };
-    let running = Running::start(Options {
+    let guarded = home.clone();
+    let options = Options {
         redactor: context.redactor(),
         config_file: context.config_file()?,
         home,
@@ -130,21 +133,30 @@ async fn own(
         companion: Some(agent.clone()),
         way_out: way_out(context)?,
         inherited: Inherited::from_environment(&|name| context.variable(name).map(ToOwned::to_owned)),
-    })
-    .await?;
-    let session = running.session(agent, SESSION).await.map_err(refused)?;
+    };
+    // What the machine allows is found out beside the start, which takes longer.
+    let (shut, running) = tokio::join!(asked.shut(&guarded, wanted.config), Running::start(options));
+    let running = running?;
+    let shut = match shut {
+        Ok(shut) => shut,
+        Err(failure) => {
+            running.stop(GRACE).await;
+            return Err(failure);
+        }
+    };
+    let mut session = running.session(agent, SESSION).await.map_err(refused)?;
     let pools: Vec<String> = running
         .pools(agent)
         .into_iter()
         .map(|(provider, count)| if count == 1 { provider } else { format!("{provider} ({count} profiles)") })
         .collect();
-    say_start(&session, &pools, "", context);
+    say_start(&session, &pools, "", &shut, context);
     if nothing {
         context
             .output
             .next("nothing is stored: every host is reached as without keyferry. keyferry secret set anthropic:work");
     }
-    let ended = launch(&session, command, wanted, context).await;
+    let ended = launch(&mut session, (command, &shut), wanted, context).await;
     // The token is gone with the vault, or must not outlive its child.
     let _ = running.end_session(&session.token).await;
     let counts = running.stop(GRACE).await;
@@ -166,16 +178,18 @@ fn way_out(context: &Context) -> Outcome<Option<Chain>> {
 async fn beside(
     mut daemon: Daemon,
     agent: &AgentName,
-    command: &[OsString],
+    (command, shut): (&[OsString], &Shut),
     found: &[Found],
     wanted: &Wanted<'_>,
     context: &mut Context,
 ) -> Outcome<u8> {
-    let session = daemon.session(agent.as_str(), SESSION).await?;
+    let mut session = daemon.session(agent.as_str(), SESSION).await?;
+    let spawner = Spawner::default();
+    open_beside(&mut session, &spawner).await?;
     let mut providers: Vec<String> = session.installed.iter().map(|installed| installed.provider.clone()).collect();
     providers.sort_unstable();
     providers.dedup();
-    say_start(&session, &providers, " (the running daemon)", context);
+    say_start(&session, &providers, " (the running daemon)", shut, context);
     for found in found {
         let provider = wanted.catalogue.by_env(&found.variable).map(|(provider, _)| provider.id.to_string());
         if let Some(provider) = provider.filter(|provider| !providers.contains(provider)) {
@@ -186,26 +200,35 @@ async fn beside(
             ));
         }
     }
-    let ended = launch(&session, command, wanted, context).await;
+    let ended = launch(&mut session, (command, shut), wanted, context).await;
+    spawner.stop();
     let _ = daemon.end_session(&session.token).await;
     Ok(code(ended?, context))
 }
 
-async fn launch(session: &Session, command: &[OsString], wanted: &Wanted<'_>, context: &mut Context) -> Outcome<Ended> {
+async fn launch(
+    session: &mut Session,
+    (command, shut): (&[OsString], &Shut),
+    wanted: &Wanted<'_>,
+    context: &mut Context,
+) -> Outcome<Ended> {
     let files = process::child_files(session, wanted.inherited, context)?;
+    let spawner = Spawner::default();
+    let guard = shut.ways(session, &files, &spawner)?;
     let environment = process::environment(session, &files, wanted)?;
     for name in environment.hidden() {
         context.output.warn(&format!("{name} holds the value of a credential and is not passed on"));
     }
     let whole = environment.apply(wanted.inherited);
-    Ok(child::run(command, &whole, &Spawner::default(), pending()).await?)
+    let ended = child::run(command, &whole, &guard, &spawner, pending()).await;
+    spawner.stop();
+    Ok(ended?)
 }
 
-fn say_start(session: &Session, pools: &[String], more: &str, context: &mut Context) {
+fn say_start(session: &Session, pools: &[String], more: &str, shut: &Shut, context: &mut Context) {
     let pools = if pools.is_empty() { "no credentials".to_owned() } else { pools.join(", ") };
-    let (agent, proxy) = (&session.agent, session.listeners.proxy);
-    let guard = "guard not enforced: the command can read what you can";
-    context.output.done(&format!("keyferry: agent {agent} through {proxy}{more}: {pools} ({guard})"));
+    let (agent, proxy, said) = (&session.agent, session.listeners.proxy, &shut.said);
+    context.output.done(&format!("keyferry: agent {agent} through {proxy}{more}: {pools} ({said})"));
 }
 
 fn code(ended: Ended, context: &mut Context) -> u8 {

@@ -1,7 +1,7 @@
 //! The agent's process: started on our terminal, told our signals, and ended when the proxy is gone.
 //!
 //! The process is started through our own binary ([`enter`]), which asks the kernel to end it together with us
-//! and then becomes the command. That step is also where a sandbox goes.
+//! and then becomes the command. That step is also where the [guard](super::guard) goes up.
 //!
 //! Invariant: the process never outlives the proxy that it was given.
 
@@ -15,10 +15,11 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::launch::step::own_binary;
 use crate::spawn::Spawner;
 
 /// The first argument with which our binary is the step between us and the command.
@@ -65,7 +66,7 @@ pub enum LaunchError {
 }
 
 /// Runs `command` with exactly `environment`, on our standard streams and in our process group, until it ends.
-/// When `proxy_gone` becomes ready first, the process is ended.
+/// `guard` is what the step before it is told. When `proxy_gone` becomes ready first, the process is ended.
 ///
 /// Start it on a thread that lives as long as the process: the kernel ends the process when that thread ends.
 ///
@@ -74,6 +75,7 @@ pub enum LaunchError {
 pub async fn run(
     command: &[OsString],
     environment: &[(OsString, OsString)],
+    guard: &[OsString],
     spawner: &Spawner,
     proxy_gone: impl Future<Output = ()>,
 ) -> Result<Ended, LaunchError> {
@@ -82,7 +84,7 @@ pub async fn run(
     }
     // Before the start, so that no signal falls between.
     let mut signals = Signals::listen(spawner).map_err(LaunchError::Signals)?;
-    let mut child = start(command, environment).map_err(LaunchError::Start)?;
+    let mut child = start(command, environment, guard).map_err(LaunchError::Start)?;
     tokio::pin!(proxy_gone);
     loop {
         tokio::select! {
@@ -101,9 +103,15 @@ pub async fn run(
 /// # Errors
 /// Always an error, with the exit code a shell would give: what comes back was not started.
 pub fn enter(arguments: &[OsString]) -> (u8, String) {
-    let Some((parent, command)) = arguments.split_first() else { return (OUR_FAILURE, "no command".to_owned()) };
-    let Some((program, arguments)) = command.split_first() else { return (OUR_FAILURE, "no command".to_owned()) };
-    if let Err(error) = tie_to(parent) {
+    let Some((parent, rest)) = arguments.split_first() else { return (OUR_FAILURE, "no command".to_owned()) };
+    let (guarded, rest) = behind_guard(rest);
+    let Some((program, arguments)) = rest.split_first().filter(|(word, _)| *word == "--").and_then(|_| {
+        let (_, command) = rest.split_first()?;
+        command.split_first()
+    }) else {
+        return (OUR_FAILURE, "no command".to_owned());
+    };
+    if let Err(error) = guarded.and_then(|()| tie_to(parent)) {
         return (OUR_FAILURE, format!("the command was not started: {error}"));
     }
     let error = match become_command(program, arguments) {
@@ -116,6 +124,18 @@ pub fn enter(arguments: &[OsString]) -> (u8, String) {
         io::ErrorKind::PermissionDenied => (126, format!("{name}: permission denied")),
         _ => (126, format!("{name}: {error}")),
     }
+}
+
+/// Puts this process behind the guard that the front of `rest` names, if it names one.
+#[cfg(target_os = "linux")]
+fn behind_guard(rest: &[OsString]) -> (Result<(), String>, &[OsString]) {
+    let (guard, rest) = super::guard::Guard::parse(rest);
+    (guard.map_or(Ok(()), |guard| guard.enforce().map(drop)), rest)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn behind_guard(rest: &[OsString]) -> (Result<(), String>, &[OsString]) {
+    (Ok(()), rest)
 }
 
 fn become_command(program: &OsStr, arguments: &[OsString]) -> Result<Infallible, io::Error> {
@@ -131,14 +151,11 @@ fn tie_to(parent: &OsStr) -> Result<(), String> {
     if alive { Ok(()) } else { Err("keyferry has ended".to_owned()) }
 }
 
-fn start(command: &[OsString], environment: &[(OsString, OsString)]) -> io::Result<Child> {
-    // This name is the running binary even if the file was replaced meanwhile.
-    let linux = std::path::Path::new("/proc/self/exe");
-    let binary = if linux.exists() { linux.to_owned() } else { std::env::current_exe()? };
-    let mut step = Command::new(binary);
-    step.arg0("keyferry")
-        .arg(ENTER)
-        .arg(std::process::id().to_string())
+fn start(command: &[OsString], environment: &[(OsString, OsString)], guard: &[OsString]) -> io::Result<Child> {
+    let mut step = own_binary(ENTER)?;
+    step.arg(std::process::id().to_string())
+        .args(guard)
+        .arg("--")
         .args(command)
         .env_clear()
         .envs(environment.iter().map(|(name, value)| (name, value)))

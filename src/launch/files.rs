@@ -107,6 +107,12 @@ impl ChildFiles {
         Ok(made)
     }
 
+    /// A name in the directory, for a socket of the same life.
+    #[must_use]
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// Where the files are.
     #[must_use]
     pub fn trust(&self) -> &TrustFiles {

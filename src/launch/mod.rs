@@ -6,7 +6,12 @@ pub mod child;
 pub mod environment;
 pub mod exports;
 pub mod files;
+#[cfg(target_os = "linux")]
+pub mod guard;
 mod java;
+#[cfg(target_os = "linux")]
+pub mod lock;
+mod step;
 mod variables;
 
 pub use variables::{is_reserved, upper_snake, variable_of};

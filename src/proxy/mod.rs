@@ -9,6 +9,7 @@ mod attempt;
 mod bucket;
 mod carried;
 mod carry;
+mod companion;
 mod delivery;
 mod exchange;
 mod facts;
@@ -32,6 +33,7 @@ mod websocket;
 
 pub use account::{Books, Counts, Totals};
 pub use bucket::Buckets;
+pub use companion::{Way, lead};
 pub use delivery::Delivery;
 pub use guesses::Guesses;
 pub use limits::Limits;

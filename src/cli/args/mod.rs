@@ -218,9 +218,15 @@ pub struct Run {
     /// Who the process is, for policy, placeholders and the log
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub agent: String,
-    /// Also confine the process to the proxy (not available yet)
-    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "full", hide = true)]
-    pub lock: Option<String>,
+    /// Also give the process a network with nothing in it but the proxy (Linux)
+    #[arg(long, value_name = "HOW", num_args = 0..=1, require_equals = true, default_missing_value = "full", hide_possible_values = true)]
+    pub lock: Option<Lock>,
+    /// With --lock: let the process reach this port of 127.0.0.1 too, a local service's
+    #[arg(long, value_name = "PORT", requires = "lock")]
+    pub allow_local: Vec<u16>,
+    /// Let the process see Keyferry's home and processes, as sudo and other users' files may need it to
+    #[arg(long, conflicts_with = "lock")]
+    pub no_guard: bool,
     /// Start a proxy of its own even if the home's daemon runs
     #[arg(long)]
     pub no_daemon: bool,
@@ -230,6 +236,15 @@ pub struct Run {
     /// The command and its arguments
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// How a process is locked in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Lock {
+    /// A network of its own.
+    Full,
+    /// Less, where namespaces are refused (not available yet).
+    Partial,
 }
 
 /// `init`.

@@ -8,6 +8,7 @@ mod environment;
 mod files;
 mod import;
 mod leaks;
+mod guard;
 mod lifecycle;
 mod run;
 mod secrets;

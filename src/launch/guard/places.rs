@@ -1,0 +1,94 @@
+//! Every name that a directory has: the same file system may be mounted more than once.
+//!
+//! Invariant: what cannot be established is left out, and the path itself never.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+/// `paths`, which are canonical, and where else the same directories and files can be reached; none below another.
+pub fn everywhere(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounts: Vec<Mount> = table.lines().filter_map(Mount::parse).collect();
+    let mut all: Vec<PathBuf> = paths.to_vec();
+    for path in paths {
+        let Ok(own) = fs::metadata(path) else { continue };
+        let same = |other: &PathBuf| {
+            fs::metadata(other).is_ok_and(|other| (other.dev(), other.ino()) == (own.dev(), own.ino()))
+        };
+        all.extend(aliases(path, &mounts).into_iter().filter(same));
+    }
+    all.sort();
+    all.dedup();
+    // A directory that is covered hides what is in it; covering that too would only be refused.
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for path in all {
+        if !kept.iter().any(|above| path.starts_with(above)) {
+            kept.push(path);
+        }
+    }
+    kept
+}
+
+/// A line of `/proc/self/mountinfo`.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    device: String,
+    root: PathBuf,
+    at: PathBuf,
+}
+
+impl Mount {
+    fn parse(line: &str) -> Option<Self> {
+        // proc_pid_mountinfo(5): id, parent, major:minor, root, mount point, ...
+        let mut columns = line.split(' ').skip(2);
+        let (device, root, at) = (columns.next()?, columns.next()?, columns.next()?);
+        Some(Self { device: device.to_owned(), root: unescaped(root), at: unescaped(at) })
+    }
+}
+
+/// Space, tab, newline and backslash stand as three octal digits.
+fn unescaped(text: &str) -> PathBuf {
+    let text = text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\");
+    PathBuf::from(text)
+}
+
+fn aliases(path: &Path, mounts: &[Mount]) -> Vec<PathBuf> {
+    // Of mounts on one place the last covers the others.
+    let over = mounts.iter().rev().filter(|mount| path.starts_with(&mount.at));
+    let Some(own) = over.max_by_key(|mount| mount.at.as_os_str().len()) else { return Vec::new() };
+    let Ok(below) = path.strip_prefix(&own.at) else { return Vec::new() };
+    let inside = own.root.join(below);
+    let others = mounts.iter().filter(|mount| mount.device == own.device && mount.at != own.at);
+    others.filter_map(|mount| Some(mount.at.join(inside.strip_prefix(&mount.root).ok()?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_on_a_file_system_that_is_mounted_twice_has_two_names() {
+        let table = "\
+22 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+23 22 0:5 / /proc rw - proc proc rw
+40 22 254:0 / /mnt/all rw - ext4 /dev/vda rw
+41 22 254:0 /home/u /srv/my\\040home rw - ext4 /dev/vda rw
+42 22 254:0 /var /opt/var rw - ext4 /dev/vda rw
+43 22 0:33 / /home/u/.cache rw - tmpfs tmpfs rw";
+        let mounts: Vec<Mount> = table.lines().filter_map(Mount::parse).collect();
+        let found = aliases(Path::new("/home/u/.local/share/keyferry"), &mounts);
+        let expected = ["/mnt/all/home/u/.local/share/keyferry", "/srv/my home/.local/share/keyferry"];
+        assert_eq!(found, expected.map(PathBuf::from));
+        assert!(aliases(Path::new("/home/u/.cache/keyferry"), &mounts).is_empty());
+    }
+
+    #[test]
+    fn what_lies_in_a_covered_directory_is_not_covered_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let inner = dir.join("run");
+        fs::create_dir(&inner).unwrap();
+        assert_eq!(everywhere(&[inner, dir.clone()]).iter().filter(|path| path.starts_with(&dir)).count(), 1);
+    }
+}
