@@ -19,7 +19,7 @@ use crate::app::snapshot::{self, Ingredients};
 use crate::app::way_out;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::id::ProviderId;
+use crate::id::{ProviderId, ShortName};
 use crate::policy::Fallback;
 use crate::pool::{Jitter, Ladders, PoolSettings, Pools, Strategy};
 use crate::proxy::{Books, Buckets, Guesses, Limits, Shared};
@@ -159,11 +159,25 @@ pub(super) fn pool_settings(config: &Config) -> HashMap<ProviderId, PoolSettings
         },
         ladders: match &pool.cooldown {
             config::Cooldown::Argentos => Ladders::argentos(),
+            config::Cooldown::Short => Ladders::short(),
             config::Cooldown::Ladder(steps) => Ladders::with_steps(steps.clone()),
+            config::Cooldown::Lanes(lanes) => {
+                lanes.iter().fold(Ladders::argentos(), |ladders, (lane, steps)| ladders.with_lane(*lane, steps.clone()))
+            }
         },
-        ..PoolSettings::default()
+        limits: pool.attempts,
+        wait: pool.wait,
+        warm_wait: pool.warm_wait,
+        groups: pool.groups.iter().flat_map(|(name, members)| grouped(name, members)).collect(),
+        learn_groups: pool.learn_groups,
+        rotate: pool.rotate,
     };
     config.pools.iter().map(|(provider, pool)| (provider.clone(), settings(pool))).collect()
+}
+
+fn grouped(name: &ShortName, members: &[ShortName]) -> Vec<(ShortName, Arc<str>)> {
+    let name: Arc<str> = Arc::from(name.as_str());
+    members.iter().map(|member| (member.clone(), Arc::clone(&name))).collect()
 }
 
 /// 80 % of the file descriptors, half of that for agents since each may need one upstream; at most 16,384.

@@ -10,8 +10,8 @@ use crate::config::Config;
 use crate::message::pattern::HostPattern;
 use crate::placeholder::Minter;
 use crate::policy::{Fallback, Policy};
-use crate::provider::Catalogue;
-use crate::provider::outcome::Rulebook;
+use crate::provider::outcome::{RuleFault, Rulebook};
+use crate::provider::{Catalogue, DraftFault};
 use crate::proxy::View;
 use crate::source::{Credentials, Member, OpenValues};
 use crate::vault::Vault;
@@ -64,6 +64,14 @@ pub(super) async fn build(from: Ingredients<'_>) -> Result<View, AppError> {
     let orders: HashMap<_, _> =
         from.config.pools.iter().map(|(provider, pool)| (provider.clone(), pool.order.clone())).collect();
     let names = agents.names();
-    let rules = Rulebook::embedded();
+    let rules = Rulebook::embedded().with(from.config.outcomes.clone()).map_err(|faults| {
+        let of = |fault: RuleFault| DraftFault {
+            provider: fault.provider,
+            field: fault.place,
+            message: fault.message,
+            hint: fault.hint,
+        };
+        AppError::Providers(faults.into_iter().map(of).collect())
+    })?;
     Ok(View { policy, catalogue: Arc::clone(from.catalogue), agents, names, rules, credentials, orders })
 }

@@ -10,6 +10,7 @@ use super::suspect;
 use crate::id::{AgentName, ProviderId};
 use crate::message::pattern::HostTable;
 use crate::policy::{Ports, Route, RouteAction};
+use crate::provider::outcome::Rulebook;
 use crate::provider::{Catalogue, DraftFault};
 
 pub(super) fn check(config: &Config, report: &mut Report) {
@@ -26,6 +27,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
     };
     unknown_providers(&providers, &definitions, &catalogue, report);
     unknown_agents(&agents, config, report);
+    rules(config, &definitions, report);
     misplaced_credentials(config, &catalogue, report);
     unreachable_routes(&config.routes, report);
 }
@@ -99,6 +101,17 @@ fn unknown_agents(references: &[(AgentName, At)], config: &Config, report: &mut 
             |near| format!("did you mean `{near}`?"),
         );
         report.fault(*at, format!("there is no agent `{agent}` under `agents`"), hint);
+    }
+}
+
+/// What reading word by word does not find.
+fn rules(config: &Config, definitions: &[Definition], report: &mut Report) {
+    let Err(faults) = Rulebook::embedded().with(config.outcomes.clone()) else { return };
+    for fault in faults {
+        let definition = definitions.iter().find(|definition| definition.provider == fault.provider);
+        let at = definition.map_or(At { line: 0, column: 0 }, |definition| definition.place_of("rules"));
+        let hint = fault.hint.unwrap_or_else(|| "docs/rotation.md shows how rules are written".to_owned());
+        report.fault(at, format!("`providers.{}`: {}: {}", fault.provider, fault.place, fault.message), hint);
     }
 }
 

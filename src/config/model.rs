@@ -14,7 +14,9 @@ use super::fault::Fault;
 use crate::id::{AgentName, ProviderId, ShortName};
 use crate::message::origin::Host;
 use crate::policy::{Allowance, Enforcement, Fallback, Mark, Route, Scrub};
+use crate::pool::{AttemptLimits, Lane, PoolSettings};
 use crate::provider::Draft;
+use crate::provider::outcome::RulesDraft;
 
 /// Everything that `keyferry.yaml` can say.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -27,6 +29,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// The user's own providers and changes to built-in ones, in the order of the file. The catalogue takes them.
     pub providers: Vec<(ProviderId, Draft)>,
+    /// What their answers mean, before the built-in rules are asked.
+    pub outcomes: Vec<(ProviderId, RulesDraft)>,
     /// How each provider's profiles take turns.
     pub pools: BTreeMap<ProviderId, PoolConfig>,
     /// What is known of each agent.
@@ -207,18 +211,49 @@ impl Default for Timeouts {
 }
 
 /// One entry of `pools`.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PoolConfig {
     /// Profiles in their order; those that are not named come after.
     pub order: Vec<ShortName>,
     /// Which profile next.
     pub strategy: Strategy,
+    /// Whether a refused request may go out with another profile.
+    pub rotate: bool,
     /// How long a profile rests.
     pub cooldown: Cooldown,
+    /// How long a request waits for a profile instead of going elsewhere.
+    pub wait: Duration,
+    /// The same for a conversation that was used in the last five minutes.
+    pub warm_wait: Duration,
+    /// What one request may cost.
+    pub attempts: AttemptLimits,
+    /// Profiles that share one quota, by a name for it.
+    pub groups: BTreeMap<ShortName, Vec<ShortName>>,
+    /// Whether profiles that turn out to share a quota are treated so.
+    pub learn_groups: bool,
     /// Where to go when every profile rests.
     pub fallback: Vec<FallbackTarget>,
     /// What becomes of a real credential that an agent sends itself.
     pub foreign: Foreign,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        let pool = PoolSettings::default();
+        Self {
+            order: Vec::new(),
+            strategy: Strategy::default(),
+            rotate: pool.rotate,
+            cooldown: Cooldown::default(),
+            wait: pool.wait,
+            warm_wait: pool.warm_wait,
+            attempts: pool.limits,
+            groups: BTreeMap::new(),
+            learn_groups: pool.learn_groups,
+            fallback: Vec::new(),
+            foreign: Foreign::default(),
+        }
+    }
 }
 
 /// `pools.*.strategy`.
@@ -241,8 +276,12 @@ pub enum Cooldown {
     /// 1m 5m 25m 1h; billing 5h to 24h.
     #[default]
     Argentos,
-    /// These, the last one from then on.
+    /// 30s doubling to 15m; the rest as there.
+    Short,
+    /// These for rate limits, the last one from then on; the rest as there.
     Ladder(Vec<Duration>),
+    /// These for each kind of failure; what is not named is as there.
+    Lanes(BTreeMap<Lane, Vec<Duration>>),
 }
 
 /// One entry of `pools.*.fallback`.
@@ -250,8 +289,8 @@ pub enum Cooldown {
 pub struct FallbackTarget {
     /// Where to go.
     pub provider: ProviderId,
-    /// Model names there, by the names here.
-    pub models: BTreeMap<String, String>,
+    /// Model names there, by the names here, in which `*` stands for anything. The first that fits counts.
+    pub models: Vec<(String, String)>,
 }
 
 /// `pools.*.foreign`.

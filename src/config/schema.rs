@@ -2,6 +2,8 @@
 //!
 //! Invariant: it knows exactly the keys that the reader knows and that do something; a test compares them.
 
+mod outcome;
+
 use serde_json::{Map, Value, json};
 
 use super::model::{Durability, Foreign, Level, LogFormat, Strategy};
@@ -139,6 +141,7 @@ fn provider() -> Value {
     let variable = json!({ "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" });
     let test = vec![("method", method()), ("path", json!({ "type": "string", "pattern": "^/" }))];
     let place = inject_place();
+    let rule = outcome::rule;
     object(
         "providers.*",
         vec![
@@ -146,6 +149,13 @@ fn provider() -> Value {
             ("inject", json!({ "anyOf": [place.clone(), nonempty(place)] })),
             ("env", json!({ "anyOf": [variable.clone(), nonempty(variable)] })),
             ("test", object("providers.*.test", test, &["path"])),
+            ("rules", described(list(rule()), "What answers mean; tried before the built-in rules.")),
+            ("stream", described(list(rule()), "The same for errors inside event streams.")),
+            ("status", described(outcome::by_status(), "What a status means where no rule fits.")),
+            ("until", outcome::ends()),
+            ("inspect", json!({ "enum": ["hold", "aside"] })),
+            ("events", switch()),
+            ("faults", json!({ "enum": ["transient"] })),
         ],
         &[],
     )
@@ -168,12 +178,32 @@ fn pool() -> Value {
         &["provider"],
     );
     let ladder = nonempty(duration());
+    let lanes = ["rate_limit", "quota", "billing", "auth", "forbidden", "overload"];
+    let lanes = object("pools.*.cooldown", lanes.map(|lane| (lane, ladder.clone())).to_vec(), &[]);
+    let number = |least: u8| json!({ "type": "integer", "minimum": least, "maximum": 8 });
+    let attempts = vec![
+        ("total", described(number(1), "Sends in all.")),
+        ("same_profile", described(number(0), "Sends again with the same profile.")),
+        ("throttle_hops", described(number(0), "Profiles that a request may leave because of a rate limit.")),
+        ("warm_throttle_hops", described(number(0), "The same for a conversation whose prompts are cached.")),
+        ("overload_hops", described(number(0), "Profiles that it may leave because the upstream has no capacity.")),
+        ("suspect_hops", described(number(0), "Profiles that it may leave because of a refusal without evidence.")),
+        ("waits", described(number(0), "Waits for a profile.")),
+    ];
+    let wait = json!({ "anyOf": [{ "const": "off" }, duration()] });
+    let member = name("A-Za-z0-9._~:-");
     object(
         "pools.*",
         vec![
             ("order", described(list(name("A-Za-z0-9._~:-")), "Profiles in their order.")),
             ("strategy", available("pools.*.strategy", words::<Strategy>())),
-            ("cooldown", json!({ "anyOf": [{ "const": "argentos" }, ladder] })),
+            ("rotate", described(switch(), "Off: a refused request never goes out with another profile.")),
+            ("cooldown", json!({ "anyOf": [{ "enum": ["argentos", "short"] }, ladder, lanes] })),
+            ("wait", described(wait.clone(), "How long a request waits for a profile; 60s at most.")),
+            ("warm_wait", described(wait, "The same for a conversation whose prompts are cached.")),
+            ("attempts", object("pools.*.attempts", attempts, &[])),
+            ("groups", described(map_of(&name("A-Za-z0-9._~-"), list(member)), "Profiles that share one quota.")),
+            ("learn_groups", described(switch(), "Whether a shared quota is found out from answers.")),
             ("fallback", list(fallback)),
             ("foreign", words::<Foreign>()),
         ],
@@ -263,6 +293,10 @@ fn duration() -> Value {
 
 fn path() -> Value {
     json!({ "type": "string", "minLength": 1 })
+}
+
+fn switch() -> Value {
+    json!({ "enum": ["on", "off", true, false, "true", "false"] })
 }
 
 fn scrub() -> Value {

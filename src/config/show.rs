@@ -2,6 +2,8 @@
 //!
 //! Invariant: what is written here reads back as the same configuration.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value, json};
 
 use super::model::{
@@ -11,6 +13,7 @@ use super::units::{write_duration, write_rate};
 use super::words::{ActionWord, Word};
 use crate::policy::path::PathPattern;
 use crate::policy::{Allowance, Ports, Route, RouteAction, SetCookie};
+use crate::provider::outcome::RulesDraft;
 use crate::provider::{Draft, InjectDraft};
 
 impl Config {
@@ -33,7 +36,12 @@ impl Config {
         file.insert("listen".to_owned(), self.listen_value());
         file.insert("vault".to_owned(), self.vault_value());
         file.insert("upstream".to_owned(), self.upstream_value());
-        let providers = self.providers.iter().map(|(id, draft)| (id.to_string(), provider(draft)));
+        let providers = self.providers.iter().map(|(id, draft)| {
+            let mut value = provider(draft);
+            let outcomes = self.outcomes.iter().filter(|(of, _)| of == id);
+            outcomes.for_each(|(_, draft)| add_outcomes(&mut value, draft));
+            (id.to_string(), Value::Object(value))
+        });
         file.insert("providers".to_owned(), Value::Object(providers.collect()));
         let pools = self.pools.iter().map(|(name, config)| (name.to_string(), pool(config)));
         file.insert("pools".to_owned(), Value::Object(pools.collect()));
@@ -138,7 +146,7 @@ fn unix_value(unix: &UnixListener) -> Value {
     json!({ "path": path, "agents": agents.collect::<Map<String, Value>>() })
 }
 
-fn provider(draft: &Draft) -> Value {
+fn provider(draft: &Draft) -> Map<String, Value> {
     let mut value = Map::new();
     insert_list(&mut value, "hosts", &draft.hosts);
     match draft.inject.as_slice() {
@@ -153,7 +161,13 @@ fn provider(draft: &Draft) -> Value {
     }
     let test = draft.test.as_ref().map(|test| json!({ "method": test.method, "path": test.path }));
     insert_some(&mut value, "test", test);
-    Value::Object(value)
+    value
+}
+
+fn add_outcomes(provider: &mut Map<String, Value>, draft: &RulesDraft) {
+    if let Ok(Value::Object(entries)) = serde_json::to_value(draft) {
+        provider.extend(entries);
+    }
 }
 
 fn inject(slot: &InjectDraft) -> Value {
@@ -168,14 +182,39 @@ fn inject(slot: &InjectDraft) -> Value {
 
 fn pool(pool: &PoolConfig) -> Value {
     let defaults = PoolConfig::default();
+    let steps = |steps: &[Duration]| texts(steps.iter().map(|step| write_duration(*step)));
     let cooldown = match &pool.cooldown {
         Cooldown::Argentos => "argentos".into(),
-        Cooldown::Ladder(steps) => texts(steps.iter().map(|step| write_duration(*step))),
+        Cooldown::Short => "short".into(),
+        Cooldown::Ladder(ladder) => steps(ladder),
+        Cooldown::Lanes(lanes) => {
+            Value::Object(lanes.iter().map(|(lane, ladder)| (lane.as_str().replace('-', "_"), steps(ladder))).collect())
+        }
     };
+    let wait = |wait: Duration| if wait.is_zero() { "off".to_owned() } else { write_duration(wait) };
+    let attempts = &pool.attempts;
+    let attempts = json!({
+        "total": attempts.attempts,
+        "same_profile": attempts.same_profile,
+        "throttle_hops": attempts.throttle_hops,
+        "warm_throttle_hops": attempts.warm_throttle_hops,
+        "overload_hops": attempts.overload_hops,
+        "suspect_hops": attempts.suspect_hops,
+        "waits": attempts.waits,
+    });
     let mut value = Map::new();
     value.insert("order".to_owned(), texts(&pool.order));
     value.insert("strategy".to_owned(), pool.strategy.word().into());
+    value.insert("rotate".to_owned(), pool.rotate.word().into());
     value.insert("cooldown".to_owned(), cooldown);
+    value.insert("wait".to_owned(), wait(pool.wait).into());
+    value.insert("warm_wait".to_owned(), wait(pool.warm_wait).into());
+    value.insert("attempts".to_owned(), attempts);
+    if !pool.groups.is_empty() {
+        let groups = pool.groups.iter().map(|(name, members)| (name.to_string(), texts(members)));
+        value.insert("groups".to_owned(), Value::Object(groups.collect()));
+    }
+    value.insert("learn_groups".to_owned(), pool.learn_groups.word().into());
     if pool.fallback != defaults.fallback {
         value.insert("fallback".to_owned(), pool.fallback.iter().map(fallback).collect());
     }
@@ -186,7 +225,8 @@ fn pool(pool: &PoolConfig) -> Value {
 }
 
 fn fallback(target: &FallbackTarget) -> Value {
-    json!({ "provider": target.provider.as_str(), "models": target.models })
+    let models = target.models.iter().map(|(from, to)| (from.clone(), Value::from(to.as_str())));
+    json!({ "provider": target.provider.as_str(), "models": models.collect::<Map<String, Value>>() })
 }
 
 fn agent(agent: &AgentConfig) -> Value {

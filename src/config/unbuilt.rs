@@ -12,8 +12,6 @@ pub(super) const NOT_AVAILABLE_YET: &[&str] = &[
     "vault.master_key: keyring",
     "vault.master_key: command",
     "vault.master_key: credential",
-    "pools.*.strategy: round-robin",
-    "pools.*.strategy: least-used",
     "pools.*.fallback",
     "pools.*.foreign",
     "agents.*.limits",

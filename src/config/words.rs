@@ -36,6 +36,10 @@ impl Word for SetCookie {
     const WORDS: &'static [(&'static str, Self)] = &[("strip", Self::Strip), ("pass", Self::Pass)];
 }
 
+impl Word for bool {
+    const WORDS: &'static [(&'static str, Self)] = &[("on", true), ("off", false), ("true", true), ("false", false)];
+}
+
 impl Word for Strategy {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("sticky", Self::Sticky),
@@ -113,6 +117,7 @@ mod tests {
         check::<Enforcement>();
         check::<Scrub>();
         check::<SetCookie>();
+        check::<bool>();
         check::<Strategy>();
         check::<Foreign>();
         check::<LogFormat>();

@@ -46,7 +46,9 @@ impl Lane {
         }
     }
 
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// The lane of a word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|lane| lane.as_str() == text)
     }
 
@@ -65,7 +67,8 @@ impl Lane {
     }
 
     /// The longest hold that a stated end can make: a day for short windows, a month and a day for the others.
-    pub(super) fn cap(self) -> Duration {
+    #[must_use]
+    pub fn cap(self) -> Duration {
         Duration::from_secs(match self {
             Self::RateLimit | Self::Auth | Self::Forbidden => DAY,
             Self::Quota | Self::Billing => 32 * DAY,
@@ -152,6 +155,21 @@ impl Ladders {
     #[must_use]
     pub fn with_steps(steps: Vec<Duration>) -> Self {
         Self { rate_limit: Ladder::of(steps), ..Self::argentos() }
+    }
+
+    /// The same with steps of one's own for one lane.
+    #[must_use]
+    pub fn with_lane(mut self, lane: Lane, steps: Vec<Duration>) -> Self {
+        let ladder = Ladder::of(steps);
+        match lane {
+            Lane::RateLimit => self.rate_limit = ladder,
+            Lane::Quota => self.quota = ladder,
+            Lane::Billing => self.billing = ladder,
+            Lane::Auth => self.auth = ladder,
+            Lane::Forbidden => self.forbidden = ladder,
+            Lane::Overload => self.overload = ladder,
+        }
+        self
     }
 
     pub(super) fn lane(&self, lane: Lane) -> &Ladder {

@@ -6,6 +6,7 @@ pub(super) mod access;
 mod listen;
 mod pool;
 mod provider;
+mod rules;
 mod storage;
 mod upstream;
 
@@ -31,7 +32,11 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("upstream.timeouts", upstream::TIMEOUTS),
     ("providers.*", provider::PROVIDER),
     ("providers.*.test", provider::TEST),
+    ("providers.*.rules[]", rules::RULE),
+    ("providers.*.stream[]", rules::RULE),
     ("pools.*", pool::POOL),
+    ("pools.*.cooldown", pool::COOLDOWN),
+    ("pools.*.attempts", pool::ATTEMPTS),
     ("agents.*", access::AGENT),
     ("agents.*.allow[]", access::ALLOWANCE),
     ("routes[]", access::ROUTE),
@@ -69,7 +74,7 @@ pub(super) fn config(root: &Node, report: &mut Report) -> Config {
         upstream::read(&field, &mut config.upstream, report);
     }
     if let Some(field) = file.get("providers") {
-        config.providers = provider::read(&field, report);
+        (config.providers, config.outcomes) = provider::read(&field, report);
     }
     if let Some(field) = file.get("pools") {
         config.pools = pool::read(&field, report);

@@ -3,16 +3,37 @@
 //! Invariant: a profile stands at most once in an order.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
-use crate::config::fault::Report;
+use crate::config::fault::{Report, shown};
 use crate::config::field::Field;
-use crate::config::model::{Cooldown, FallbackTarget, PoolConfig, Strategy};
+use crate::config::model::{Cooldown, FallbackTarget, PoolConfig};
+use crate::config::units;
 use crate::id::{ProfileId, ProviderId, ShortName};
+use crate::pool::{AttemptLimits, Lane};
 
 use super::{access, upstream};
 
-pub(super) const POOL: &[&str] = &["order", "strategy", "cooldown", "fallback", "foreign"];
+pub(super) const POOL: &[&str] = &[
+    "order",
+    "strategy",
+    "rotate",
+    "cooldown",
+    "wait",
+    "warm_wait",
+    "attempts",
+    "groups",
+    "learn_groups",
+    "fallback",
+    "foreign",
+];
+pub(super) const COOLDOWN: &[&str] = &["rate_limit", "quota", "billing", "auth", "forbidden", "overload"];
+pub(super) const ATTEMPTS: &[&str] =
+    &["total", "same_profile", "throttle_hops", "warm_throttle_hops", "overload_hops", "suspect_hops", "waits"];
 const FALLBACK: &[&str] = &["provider", "models"];
+
+/// No attempt begins and no wait ends later than this after a request came.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 pub(super) fn read(field: &Field<'_>, report: &mut Report) -> BTreeMap<ProviderId, PoolConfig> {
     let mut pools = BTreeMap::new();
@@ -44,20 +65,27 @@ fn pool(field: &Field<'_>, provider: Option<&ProviderId>, report: &mut Report) -
         && let Some(strategy) = report.word(&field)
     {
         pool.strategy = strategy;
-        match strategy {
-            Strategy::Sticky | Strategy::Priority => {}
-            Strategy::RoundRobin => {
-                let written = format!("{}: round-robin", field.path);
-                report.needs("pools.*.strategy: round-robin", &written, field.at());
-            }
-            Strategy::LeastUsed => {
-                let written = format!("{}: least-used", field.path);
-                report.needs("pools.*.strategy: least-used", &written, field.at());
-            }
-        }
+    }
+    if let Some(rotate) = section.get("rotate").and_then(|field| report.word(&field)) {
+        pool.rotate = rotate;
     }
     if let Some(cooldown) = section.get("cooldown").and_then(|field| cooldown(&field, report)) {
         pool.cooldown = cooldown;
+    }
+    if let Some(wait) = section.get("wait").and_then(|field| wait(&field, report)) {
+        pool.wait = wait;
+    }
+    if let Some(wait) = section.get("warm_wait").and_then(|field| wait(&field, report)) {
+        pool.warm_wait = wait;
+    }
+    if let Some(field) = section.get("attempts") {
+        attempts(&field, &mut pool.attempts, report);
+    }
+    if let Some(field) = section.get("groups") {
+        pool.groups = groups(&field, provider, report);
+    }
+    if let Some(learn) = section.get("learn_groups").and_then(|field| report.word(&field)) {
+        pool.learn_groups = learn;
     }
     if let Some(field) = section.get("fallback") {
         report.needs("pools.*.fallback", &field.path, field.key_at);
@@ -90,25 +118,115 @@ fn member(field: &Field<'_>, pool: Option<&ProviderId>, report: &mut Report) -> 
     })
 }
 
+const LADDER_HINT: &str =
+    "write `argentos`, `short`, a list of durations ([1m, 5m, 25m, 1h]), or lists by kind of failure";
+
 fn cooldown(field: &Field<'_>, report: &mut Report) -> Option<Cooldown> {
+    if field.is_mapping() {
+        let section = report.section(field, COOLDOWN)?;
+        let mut lanes = BTreeMap::new();
+        for key in COOLDOWN {
+            let Some((field, lane)) = section.get(key).zip(Lane::parse(&key.replace('_', "-"))) else { continue };
+            lanes.extend(ladder(&field, lane, report).map(|steps| (lane, steps)));
+        }
+        return Some(Cooldown::Lanes(lanes));
+    }
+    if field.is_list() {
+        return ladder(field, Lane::RateLimit, report).map(Cooldown::Ladder);
+    }
+    report.parse(field, "a cooldown", LADDER_HINT, |text| match text {
+        "argentos" => Some(Cooldown::Argentos),
+        "short" => Some(Cooldown::Short),
+        _ => None,
+    })
+}
+
+/// Rests, each at least as long as the one before and none longer than what an upstream itself may state.
+fn ladder(field: &Field<'_>, lane: Lane, report: &mut Report) -> Option<Vec<Duration>> {
     if field.is_list() && field.is_empty() {
         report.fault(field.at(), format!("`{}` is empty", field.path), "write [1m, 5m, 25m, 1h], or leave it out");
         return None;
     }
-    if !field.is_list() {
-        let hint = "write `argentos`, or a list of durations: [1m, 5m, 25m, 1h]";
-        return report.parse(field, "a cooldown", hint, |text| (text == "argentos").then_some(Cooldown::Argentos));
-    }
-    let steps = report.each(field, |report, item| upstream::duration(item, report));
+    let steps = report.each(field, |report, item| {
+        let step = upstream::duration(item, report)?;
+        if step <= lane.cap() {
+            return Some(step);
+        }
+        let hint = format!("at most {} for this kind of failure", units::write_duration(lane.cap()));
+        report.fault(item.at(), format!("`{}` is longer than any rest", item.path), hint);
+        None
+    });
     if steps.is_empty() {
         return None;
     }
     if steps.is_sorted() {
-        return Some(Cooldown::Ladder(steps));
+        return Some(steps);
     }
     let hint = "each rest is at least as long as the one before";
     report.fault(field.at(), format!("`{}` does not rise", field.path), hint);
     None
+}
+
+fn wait(field: &Field<'_>, report: &mut Report) -> Option<Duration> {
+    if field.plain() == Some("off") {
+        return Some(Duration::ZERO);
+    }
+    let wait = upstream::duration(field, report)?;
+    if wait <= LONGEST_WAIT {
+        return Some(wait);
+    }
+    let hint = "60s at most, since a request makes its last attempt by then; `off` never waits";
+    report.fault(field.at(), format!("`{}` is longer than a request can wait", field.path), hint);
+    None
+}
+
+fn attempts(field: &Field<'_>, limits: &mut AttemptLimits, report: &mut Report) {
+    let Some(section) = report.section(field, ATTEMPTS) else { return };
+    let slots: [(&str, u8, &mut u8); 7] = [
+        ("total", 1, &mut limits.attempts),
+        ("same_profile", 0, &mut limits.same_profile),
+        ("throttle_hops", 0, &mut limits.throttle_hops),
+        ("warm_throttle_hops", 0, &mut limits.warm_throttle_hops),
+        ("overload_hops", 0, &mut limits.overload_hops),
+        ("suspect_hops", 0, &mut limits.suspect_hops),
+        ("waits", 0, &mut limits.waits),
+    ];
+    for (key, least, slot) in slots {
+        let Some(field) = section.get(key) else { continue };
+        let number = |text: &str| text.parse().ok().filter(|number| (least..=8).contains(number));
+        let expected = if least == 0 { "a number from 0 to 8" } else { "a number from 1 to 8" };
+        if let Some(number) = report.parse(&field, expected, "eight sends are the most for one request", number) {
+            *slot = number;
+        }
+    }
+}
+
+fn groups(
+    field: &Field<'_>,
+    provider: Option<&ProviderId>,
+    report: &mut Report,
+) -> BTreeMap<ShortName, Vec<ShortName>> {
+    let mut groups = BTreeMap::new();
+    let mut seen = HashSet::new();
+    for (name, field) in report.named(field) {
+        let parsed = ShortName::parse(name);
+        if let Err(error) = &parsed {
+            report.fault(field.key_at, format!("{} is no name for a group", shown(name)), error.to_string());
+        }
+        let members = report.each(&field, |report, item| {
+            let name = member(item, provider, report)?;
+            if seen.insert(name.clone()) {
+                return Some(name);
+            }
+            let hint = "a profile has one quota; merge the groups, or name it in one of them";
+            report.fault(item.at(), format!("`{}` is in a group already", item.path), hint);
+            None
+        });
+        if let Ok(name) = parsed {
+            groups.insert(name, members);
+        }
+    }
+    groups
 }
 
 fn fallback(field: &Field<'_>, report: &mut Report) -> Option<FallbackTarget> {
@@ -120,11 +238,11 @@ fn fallback(field: &Field<'_>, report: &mut Report) -> Option<FallbackTarget> {
             None
         }
     };
-    let mut models = BTreeMap::new();
+    let mut models = Vec::new();
     if let Some(field) = section.get("models") {
         for (from, field) in report.named(&field) {
             if let Some(to) = report.text(&field) {
-                models.insert(from.to_owned(), to.to_owned());
+                models.push((from.to_owned(), to.to_owned()));
             }
         }
     }

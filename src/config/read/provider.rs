@@ -7,9 +7,13 @@ use crate::config::fault::{At, Report, shown};
 use crate::config::field::{Field, Section};
 use crate::id::ProviderId;
 use crate::message::pattern::HostPattern;
+use crate::provider::outcome::RulesDraft;
 use crate::provider::{BasicDraft, Draft, InjectDraft, TestDraft};
 
-pub(super) const PROVIDER: &[&str] = &["hosts", "inject", "env", "test"];
+use super::rules;
+
+pub(super) const PROVIDER: &[&str] =
+    &["hosts", "inject", "env", "test", "rules", "stream", "status", "until", "inspect", "events", "faults"];
 pub(super) const TEST: &[&str] = &["method", "path"];
 const BASIC: &[&str] = &["user", "password"];
 const FORMS: [&str; 5] = ["header", "query", "path", "basic", "cookie"];
@@ -17,8 +21,11 @@ const INJECT: &[&str] = &["header", "query", "path", "basic", "cookie", "value"]
 const INJECT_HINT: &str =
     "one of {header, value}, {query, value}, {path}, {basic: {user, password}}, {cookie, value}, or a list of them";
 
-pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Vec<(ProviderId, Draft)> {
-    let mut drafts = Vec::new();
+/// What the file says of where credentials go, and of what answers mean.
+pub(super) type Providers = (Vec<(ProviderId, Draft)>, Vec<(ProviderId, RulesDraft)>);
+
+pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Providers {
+    let (mut drafts, mut outcomes) = (Vec::new(), Vec::new());
     for (name, field) in report.named(field) {
         let id = match ProviderId::parse(name) {
             Ok(id) => Some(id),
@@ -29,12 +36,15 @@ pub(super) fn read(field: &Field<'_>, report: &mut Report) -> Vec<(ProviderId, D
             }
         };
         let mut places = Places { list: vec![(String::new(), field.key_at)] };
-        let draft = draft(&field, &mut places, report);
+        let Some(section) = report.section(&field, PROVIDER) else { continue };
+        let draft = draft(&section, &mut places, report);
+        let rules = rules::read(&section, report);
         let Some(id) = id else { continue };
         report.define_provider(&id, places.list);
+        outcomes.extend(rules.map(|rules| (id.clone(), rules)));
         drafts.extend(draft.map(|draft| (id, draft)));
     }
-    drafts
+    (drafts, outcomes)
 }
 
 /// Where the parts of a draft stand, by the paths that the catalogue calls them.
@@ -48,9 +58,11 @@ impl Places {
     }
 }
 
-fn draft(field: &Field<'_>, places: &mut Places, report: &mut Report) -> Option<Draft> {
-    let section = report.section(field, PROVIDER)?;
+fn draft(section: &Section<'_>, places: &mut Places, report: &mut Report) -> Option<Draft> {
     let mut draft = Draft::default();
+    if let Some(field) = section.get("rules") {
+        places.note("rules", &field);
+    }
     let mut whole = true;
     if let Some(field) = section.get("hosts") {
         places.note("hosts", &field);

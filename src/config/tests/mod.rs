@@ -93,8 +93,36 @@ providers:
   three: {hosts: [d.test], inject: {basic: {user: "{user}", password: "{secret}"}}}
   four: {hosts: [e.test], inject: [{cookie: sid, value: "{secret}"}, {header: X-Org, value: constant}]}
   anthropic: {hosts: [proxy.test]}
+  openai:
+    rules:
+      - name: own
+        on: [403, 429]
+        field: {x-limit: "^spent$", x-any: "*"}
+        says: {/error/code: [gone, "~^no"], /error/type: spent}
+        text: (?i)out of
+        means: quota
+        of: group
+        until: [{field: x-reset, as: epoch}, {text: "in ([0-9]+)", as: seconds}, {midnight: 8}]
+        latest: on
+      - {on: 418, means: billing}
+    stream: [{says: {/code: gone}, means: overloaded}]
+    status: {418: rate-limit@profile-model, 503: overloaded}
+    until: {body: /error/resets_at, as: epoch}
+    inspect: hold
+    events: on
+    faults: transient
 pools:
   anthropic: {order: ["anthropic:a", b], strategy: priority, cooldown: [1m, 5m, 1h30m]}
+  openai:
+    strategy: round-robin
+    rotate: off
+    cooldown: {rate_limit: [30s, 1m], billing: [1h], overload: [1s]}
+    wait: off
+    warm_wait: 30s
+    attempts: {total: 8, same_profile: 0, waits: 1}
+    groups: {work: [a, "openai:b"], home: [c]}
+    learn_groups: off
+  groq: {strategy: least-used, cooldown: short}
 agents:
   coder:
     allow: [one, {provider: two, methods: [GET, POST], paths: [/, "/a/*/**"]}]

@@ -143,3 +143,38 @@ fn a_dropped_lease_frees_its_probe() {
     drop(probe);
     assert_eq!(name(&send(second.begin(at(60)))), "a");
 }
+
+#[test]
+fn each_in_turn_and_the_least_used_spread_the_requests() {
+    for (strategy, expected) in [
+        (Strategy::RoundRobin, ["a", "b", "c", "a", "b", "c"]),
+        (Strategy::LeastUsed, ["a", "b", "c", "a", "b", "c"]),
+        (Strategy::Priority, ["a"; 6]),
+    ] {
+        let pools = with(PoolSettings { strategy, ..PoolSettings::default() });
+        // A conversation does not hold them back.
+        let ask = || Ask { session: Session::Conversation(7), ..ask(&["a", "b", "c"], START) };
+        let sent: Vec<String> = (0..6).flat_map(|_| run(&pools, ask(), START, |_| Outcome::success()).0).collect();
+        assert_eq!(sent, expected, "{strategy:?}");
+    }
+    // One that was away catches up where use is what counts, and takes its turn where turns do.
+    for (strategy, expected) in [(Strategy::LeastUsed, "a"), (Strategy::RoundRobin, "a")] {
+        let pools = with(PoolSettings { strategy, ..PoolSettings::default() });
+        run(&pools, ask(&["b"], START), START, |_| Outcome::success());
+        run(&pools, ask(&["b"], START), START, |_| Outcome::success());
+        let (first, _) = run(&pools, ask(&["a", "b"], START), START, |_| Outcome::success());
+        assert_eq!(first, [expected], "{strategy:?}");
+        let (second, _) = run(&pools, ask(&["a", "b"], START), START, |_| Outcome::success());
+        assert_eq!(second, [if strategy == Strategy::LeastUsed { "a" } else { "b" }], "{strategy:?}");
+    }
+}
+
+#[test]
+fn a_pool_that_does_not_rotate_sends_each_request_once_and_passes_on_what_came() {
+    let pools = with(PoolSettings { rotate: false, ..PoolSettings::default() });
+    for refused in [limited_until(at(90)), outcome(Class::Billing, Scope::Profile)] {
+        let (sent, end) = run(&pools, ask(&["a", "b"], START), START, |_| refused.clone());
+        assert_eq!(sent.len(), 1);
+        assert!(matches!(end, Step::Forward(_)), "{end:?}");
+    }
+}

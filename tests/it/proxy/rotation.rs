@@ -307,3 +307,42 @@ fn a_run_uses_the_same_pool() {
     assert_eq!(stage.upstream.seen_at(HOST).len(), 1, "the first profile still cools");
     let _ = HTTP1;
 }
+
+#[test]
+fn a_pool_that_does_not_rotate_gives_the_agent_what_came() {
+    let (first, second) = (Canary::anthropic(), Canary::anthropic());
+    let (one, two) = (first.clone(), second.clone());
+    let config = "pools:\n  anthropic: {order: [first, second], rotate: off}\ndefault: deny\n";
+    let stage = Stage::with(config, move |upstream, home| {
+        home.stock(upstream, "anthropic:first", &one, &[]);
+        home.stock(upstream, "anthropic:second", &two, &[]);
+    });
+    let pool = Pool { stage, first, second };
+    pool.limit(&pool.first, limited("60"));
+    let answered = pool.post();
+    answered.assert_status(429);
+    assert_eq!(answered.json()["error"]["type"], "rate_limit_error");
+    assert_eq!(answered.value("x-keyferry-error"), None, "the provider's own answer");
+    assert_eq!(pool.sent(), ["first"]);
+}
+
+#[test]
+fn a_users_own_rule_comes_before_the_built_in_ones() {
+    let (first, second) = (Canary::anthropic(), Canary::anthropic());
+    let (one, two) = (first.clone(), second.clone());
+    let config = "providers:\n  anthropic:\n    rules:\n      - {name: plan, on: 418, says: {/error/code: plan_spent}, \
+        means: quota, until: {body: /error/seconds, as: seconds}}\n\
+        pools:\n  anthropic: {order: [first, second]}\ndefault: deny\n";
+    let stage = Stage::with(config, move |upstream, home| {
+        home.stock(upstream, "anthropic:first", &one, &[]);
+        home.stock(upstream, "anthropic:second", &two, &[]);
+    });
+    let pool = Pool { stage, first, second };
+    let spent = serde_json::json!({"error": {"code": "plan_spent", "seconds": 9000}});
+    pool.limit(&pool.first, Answer::json(418, &spent));
+    pool.post().assert_status(200);
+    assert_eq!(pool.sent(), ["first", "second"]);
+    let first = pool.profile("first");
+    assert_eq!((&first["state"], &first["holds"][0]["lane"]), (&"cooling".into(), &"quota".into()), "{first}");
+    assert!((8900..=9100).contains(&seconds_until(&first["until"])), "{first}");
+}
