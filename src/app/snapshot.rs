@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::agent::{Agents, TokenEntry};
 use crate::app::error::AppError;
 use crate::app::members::{self, Found};
-use crate::config::Config;
+use crate::config::{Config, FallbackTarget};
 use crate::message::pattern::HostPattern;
 use crate::placeholder::Minter;
 use crate::policy::{Fallback, Policy};
 use crate::provider::outcome::{RuleFault, Rulebook};
 use crate::provider::{Catalogue, DraftFault};
-use crate::proxy::View;
+use crate::proxy::{self, View};
 use crate::source::{Credentials, Member, OpenValues};
 use crate::vault::Vault;
 
@@ -63,6 +63,11 @@ pub(super) async fn build(from: Ingredients<'_>) -> Result<View, AppError> {
     let policy = Policy::new(from.config.rules(from.fallback), credentials.holdings(), hosts);
     let orders: HashMap<_, _> =
         from.config.pools.iter().map(|(provider, pool)| (provider.clone(), pool.order.clone())).collect();
+    let fallback =
+        |target: &FallbackTarget| proxy::Fallback { provider: target.provider.clone(), models: target.models.clone() };
+    let pools = from.config.pools.iter();
+    let fallbacks = pools.map(|(provider, pool)| (provider.clone(), pool.fallback.iter().map(fallback).collect()));
+    let fallbacks = fallbacks.collect();
     let names = agents.names();
     let rules = Rulebook::embedded().with(from.config.outcomes.clone()).map_err(|faults| {
         let of = |fault: RuleFault| DraftFault {
@@ -73,5 +78,5 @@ pub(super) async fn build(from: Ingredients<'_>) -> Result<View, AppError> {
         };
         AppError::Providers(faults.into_iter().map(of).collect())
     })?;
-    Ok(View { policy, catalogue: Arc::clone(from.catalogue), agents, names, rules, credentials, orders })
+    Ok(View { policy, catalogue: Arc::clone(from.catalogue), agents, names, rules, credentials, fallbacks, orders })
 }

@@ -14,7 +14,7 @@ use crate::provider::outcome::Rulebook;
 use crate::provider::{Catalogue, DraftFault};
 
 pub(super) fn check(config: &Config, report: &mut Report) {
-    let References { providers, agents, definitions } = report.take_references();
+    let References { providers, agents, fallbacks, definitions } = report.take_references();
     let embedded = Catalogue::embedded();
     let catalogue = match embedded.with(config.providers.clone()) {
         Ok(catalogue) => catalogue,
@@ -27,6 +27,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
     };
     unknown_providers(&providers, &definitions, &catalogue, report);
     unknown_agents(&agents, config, report);
+    check_fallbacks(&fallbacks, &catalogue, report);
     rules(config, &definitions, report);
     misplaced_credentials(config, &catalogue, report);
     unreachable_routes(&config.routes, report);
@@ -102,6 +103,48 @@ fn unknown_agents(references: &[(AgentName, At)], config: &Config, report: &mut 
         );
         report.fault(*at, format!("there is no agent `{agent}` under `agents`"), hint);
     }
+}
+
+/// Fallbacks that lead back to where they come from, or to where the request could not be understood.
+fn check_fallbacks(fallbacks: &[(ProviderId, ProviderId, At)], catalogue: &Catalogue, report: &mut Report) {
+    for (index, (from, to, at)) in fallbacks.iter().enumerate() {
+        if from == to {
+            report.fault(*at, format!("the pool of `{from}` falls back to itself"), "name another provider");
+            continue;
+        }
+        if fallbacks.iter().take(index).any(|(first, second, _)| first == from && second == to) {
+            let message = format!("the pool of `{from}` falls back to `{to}` twice");
+            report.fault(*at, message, "write one entry with all models");
+        }
+        if leads_to(fallbacks, to, from) {
+            let message = format!("the fallbacks of `{from}` and `{to}` lead in a circle");
+            report.fault(*at, message, "a fallback leads away from its pool; leave one of them out");
+        }
+        let (Some(here), Some(there)) = (catalogue.provider(from), catalogue.provider(to)) else { continue };
+        if !here.speaks.keys().any(|wire| there.speaks.contains_key(wire)) {
+            let message = format!("`{from}` and `{to}` have no protocol in common");
+            let hint = "a fallback takes the same request; a provider of your own says so: speaks: {chat: /v1/chat/completions}";
+            report.fault(*at, message, hint);
+        }
+        if !here.fungible || !there.fungible {
+            let message = format!("requests to `{from}` cannot go out with a credential of `{to}`");
+            report.fault(*at, message, "at one of them another credential is another identity");
+        }
+    }
+}
+
+fn leads_to(fallbacks: &[(ProviderId, ProviderId, At)], start: &ProviderId, goal: &ProviderId) -> bool {
+    let mut seen = HashSet::new();
+    let mut next = vec![start];
+    while let Some(here) = next.pop() {
+        if here == goal {
+            return true;
+        }
+        if seen.insert(here) {
+            next.extend(fallbacks.iter().filter(|(from, _, _)| from == here).map(|(_, to, _)| to));
+        }
+    }
+    false
 }
 
 /// What reading word by word does not find.

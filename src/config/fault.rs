@@ -91,6 +91,7 @@ pub(super) struct Report {
 pub(super) struct References {
     pub(super) providers: Vec<(ProviderId, At)>,
     pub(super) agents: Vec<(AgentName, At)>,
+    pub(super) fallbacks: Vec<(ProviderId, ProviderId, At)>,
     pub(super) definitions: Vec<Definition>,
 }
 
@@ -128,6 +129,11 @@ impl Report {
 
     pub(super) fn refer_to_agent(&mut self, agent: &AgentName, at: At) {
         self.references.agents.push((agent.clone(), at));
+    }
+
+    /// The pool of `from` falls back to `to`.
+    pub(super) fn refer_to_fallback(&mut self, from: &ProviderId, to: &ProviderId, at: At) {
+        self.references.fallbacks.push((from.clone(), to.clone(), at));
     }
 
     pub(super) fn define_provider(&mut self, provider: &ProviderId, places: Vec<(String, At)>) {

@@ -10,7 +10,7 @@ use super::model::{Durability, Foreign, Level, LogFormat, Strategy};
 use super::unbuilt::is_available;
 use super::words::{ActionWord, Word};
 use crate::policy::{Enforcement, Fallback, SetCookie};
-use crate::provider::Catalogue;
+use crate::provider::{Catalogue, Wire};
 
 /// The JSON Schema (draft 2020-12) of `keyferry.yaml`.
 #[must_use]
@@ -142,6 +142,7 @@ fn provider() -> Value {
     let test = vec![("method", method()), ("path", json!({ "type": "string", "pattern": "^/" }))];
     let place = inject_place();
     let rule = outcome::rule;
+    let speaks = Wire::ALL.iter().map(|wire| (wire.as_str(), json!({ "type": "string", "pattern": "^/" }))).collect();
     object(
         "providers.*",
         vec![
@@ -149,6 +150,7 @@ fn provider() -> Value {
             ("inject", json!({ "anyOf": [place.clone(), nonempty(place)] })),
             ("env", json!({ "anyOf": [variable.clone(), nonempty(variable)] })),
             ("test", object("providers.*.test", test, &["path"])),
+            ("speaks", described(object("providers.*.speaks", speaks, &[]), "Protocols of others, and their paths.")),
             ("rules", described(list(rule()), "What answers mean; tried before the built-in rules.")),
             ("stream", described(list(rule()), "The same for errors inside event streams.")),
             ("status", described(outcome::by_status(), "What a status means where no rule fits.")),
@@ -172,11 +174,14 @@ fn inject_place() -> Value {
 }
 
 fn pool() -> Value {
-    let fallback = object(
-        "pools.*.fallback",
-        vec![("provider", name("a-z0-9-")), ("models", map_of(&json!({}), json!({ "type": "string" })))],
-        &["provider"],
-    );
+    let models = json!({
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": { "type": "string", "minLength": 1 },
+        "description": "Names of models there, by their names here; * stands for anything.",
+    });
+    let fallback =
+        object("pools.*.fallback", vec![("provider", name("a-z0-9-")), ("models", models)], &["provider", "models"]);
     let ladder = nonempty(duration());
     let lanes = ["rate_limit", "quota", "billing", "auth", "forbidden", "overload"];
     let lanes = object("pools.*.cooldown", lanes.map(|lane| (lane, ladder.clone())).to_vec(), &[]);
@@ -204,7 +209,7 @@ fn pool() -> Value {
             ("attempts", object("pools.*.attempts", attempts, &[])),
             ("groups", described(map_of(&name("A-Za-z0-9._~-"), list(member)), "Profiles that share one quota.")),
             ("learn_groups", described(switch(), "Whether a shared quota is found out from answers.")),
-            ("fallback", list(fallback)),
+            ("fallback", described(list(fallback), "Other providers, when every profile rests.")),
             ("foreign", words::<Foreign>()),
         ],
         &[],

@@ -161,6 +161,9 @@ fn provider(draft: &Draft) -> Map<String, Value> {
     }
     let test = draft.test.as_ref().map(|test| json!({ "method": test.method, "path": test.path }));
     insert_some(&mut value, "test", test);
+    let speaks: Map<String, Value> =
+        draft.speaks.iter().map(|(wire, path)| (wire.as_str().to_owned(), path.as_str().into())).collect();
+    insert_some(&mut value, "speaks", Some(speaks).filter(|speaks| !speaks.is_empty()).map(Value::Object));
     value
 }
 

@@ -12,7 +12,6 @@ pub(super) const NOT_AVAILABLE_YET: &[&str] = &[
     "vault.master_key: keyring",
     "vault.master_key: command",
     "vault.master_key: credential",
-    "pools.*.fallback",
     "pools.*.foreign",
     "agents.*.limits",
 ];

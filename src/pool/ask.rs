@@ -30,6 +30,27 @@ pub struct Target {
     pub fungible: bool,
     /// The profiles, in any order.
     pub candidates: Vec<Candidate>,
+    /// What the request is called there; unset, as in the ask.
+    pub there: Option<Named>,
+}
+
+/// The model and the path of a request.
+#[derive(Debug, Clone, Default)]
+pub struct Named {
+    /// The model it names.
+    pub model: Option<Arc<str>>,
+    /// Its canonical path, without query.
+    pub path: Option<Arc<str>>,
+}
+
+impl Target {
+    pub(super) fn model<'a>(&'a self, ask: &'a Ask) -> Option<&'a Arc<str>> {
+        self.there.as_ref().map_or(ask.model.as_ref(), |there| there.model.as_ref())
+    }
+
+    pub(super) fn path<'a>(&'a self, ask: &'a Ask) -> Option<&'a Arc<str>> {
+        self.there.as_ref().map_or(ask.path.as_ref(), |there| there.path.as_ref())
+    }
 }
 
 /// Which conversation a request belongs to. Keys are made by the caller, different for every agent.

@@ -192,6 +192,11 @@ impl Attempts {
         };
         self.mark(spot, |mark| mark.left = true);
         if left == 0 {
+            // It has left as many profiles as it may. Where they all rest now, another provider is no hop among them.
+            if self.has_fallback(spot) && self.all_rest(spot.target, now) {
+                self.from = spot.target.saturating_add(1);
+                return self.go_on(Otherwise::Answer, Some(used), now);
+            }
             return self.shortage(now);
         }
         self.throttle_hops = self.throttle_hops.saturating_sub(1);
@@ -316,7 +321,7 @@ impl Attempts {
                     number: chosen.number,
                     sent: now,
                     cover: chosen.cover,
-                    path: self.ask.path.clone(),
+                    path: target.path(&self.ask).cloned(),
                     probe: chosen.probe,
                     moved: chosen.moved,
                 };
@@ -395,6 +400,14 @@ impl Attempts {
 
     fn is_alone(&self, target: &Target) -> bool {
         !target.fungible || !self.settings.rotate || self.ask.bound != Bound::Free
+    }
+
+    fn has_fallback(&self, spot: Spot) -> bool {
+        self.ask.bound == Bound::Free && spot.target.saturating_add(1) < self.ask.targets.len()
+    }
+
+    fn all_rest(&self, target: usize, now: WallTime) -> bool {
+        self.pools.with_state(|state| state.outlook_at(&self.ask, target, now)).earliest.is_some_and(|at| at > now)
     }
 
     fn may_burden(&self, spot: Spot, now: WallTime) -> bool {

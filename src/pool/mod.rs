@@ -61,7 +61,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-pub use ask::{Ask, Bound, Candidate, Repeat, Session, Target};
+pub use ask::{Ask, Bound, Candidate, Named, Repeat, Session, Target};
 pub use attempts::Attempts;
 pub use cell::Source;
 pub use ladder::{Jitter, Ladder, Ladders, Lane};

@@ -246,7 +246,7 @@ fn release(seat: &Seat, now: WallTime) -> Option<WallTime> {
 impl Pool {
     fn seats(&mut self, want: &Want<'_>, at: usize, target: &Target, pin: Option<Pin>, now: WallTime) -> Vec<Seat> {
         let marks = want.marks.get(at);
-        let keys = self.keys(want.ask);
+        let keys = self.keys(want.ask, target);
         let mut seats = Vec::with_capacity(target.candidates.len());
         for (index, candidate) in target.candidates.iter().enumerate() {
             let member = self.seat(candidate);

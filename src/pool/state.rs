@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::ask::{Ask, Candidate};
+use super::ask::{Ask, Candidate, Target};
 use super::cell::{Cell, Ramp};
 use super::ladder::Jitter;
 use super::settings::PoolSettings;
@@ -216,14 +216,14 @@ impl Pool {
     }
 
     /// What the cells of a request are found by.
-    pub(super) fn keys(&self, ask: &Ask) -> Keys {
-        let path = |depth| ask.path.as_deref().map(|path| prefix(path, depth));
+    pub(super) fn keys(&self, ask: &Ask, target: &Target) -> Keys {
+        let path = |depth| target.path(ask).map(|path| prefix(path, depth));
         let known = |slot: Slot, depth| {
             let path = path(depth).filter(|_| !self.keys.is_empty())?;
             self.keys.iter().find(|(kind, at, _)| *kind == slot && **at == *path).map(|(_, _, key)| key.clone())
         };
         Keys {
-            model: ask.model.clone(),
+            model: target.model(ask).cloned(),
             endpoint: path(ENDPOINT_DEPTH).map(Arc::from),
             bucket: known(Slot::Bucket, BUCKET_DEPTH),
             resource: known(Slot::Resource, RESOURCE_DEPTH),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::ask::Bound;
 use super::ask::{Ask, Candidate};
 use super::cell::{Source, Status};
 use super::ladder::Lane;
@@ -196,7 +197,18 @@ impl State {
     pub(super) fn outlook(&mut self, ask: &Ask, now: WallTime) -> Outlook {
         let want = Want { ask, marks: &[], from: 0, again: None, only: None, last: None, repeatable: false };
         let mut outlook = Outlook::default();
-        for (at, target) in ask.targets.iter().enumerate() {
+        let reached = if ask.bound == Bound::Free { usize::MAX } else { 1 };
+        for (at, target) in ask.targets.iter().enumerate().take(reached) {
+            self.pool(&target.provider).outlook(&want, at, target, now, &mut outlook);
+        }
+        outlook
+    }
+
+    /// The same for one target.
+    pub(super) fn outlook_at(&mut self, ask: &Ask, at: usize, now: WallTime) -> Outlook {
+        let want = Want { ask, marks: &[], from: 0, again: None, only: None, last: None, repeatable: false };
+        let mut outlook = Outlook::default();
+        if let Some(target) = ask.targets.get(at) {
             self.pool(&target.provider).outlook(&want, at, target, now, &mut outlook);
         }
         outlook

@@ -40,6 +40,13 @@ pub(super) fn provider(id: &ProviderId, draft: &Draft) -> Result<Provider, Vec<D
             faults.add(format!("strip[{at}]"), format!("'{text}' is not a slot"), Some(hint));
         }
     }
+    for (wire, path) in &draft.speaks {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.~".contains(&b);
+        if !path.starts_with('/') || !path.bytes().all(plain) {
+            let hint = "the whole path, for example /v1/chat/completions";
+            faults.add(format!("speaks.{}", wire.as_str()), format!("{path:?} is not a path"), Some(hint));
+        }
+    }
     if !faults.list.is_empty() {
         return Err(faults.list);
     }
@@ -49,6 +56,7 @@ pub(super) fn provider(id: &ProviderId, draft: &Draft) -> Result<Provider, Vec<D
         kinds,
         fungible: draft.fungible.unwrap_or(true),
         family: draft.family,
+        speaks: draft.speaks.clone(),
         aka: draft.aka.clone(),
         slots,
     })

@@ -5,9 +5,11 @@
 //!
 //! Invariant: nothing in here was checked; only [`Catalogue`](super::Catalogue) makes providers of drafts.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
-use super::kind::Family;
+use super::kind::{Family, Wire};
 use crate::id::ProviderId;
 
 /// One provider.
@@ -26,6 +28,8 @@ pub struct Draft {
     pub test: Option<TestDraft>,
     /// Whose words its errors use.
     pub family: Option<Family>,
+    /// The protocols that others speak too, and the path of each here.
+    pub speaks: BTreeMap<Wire, String>,
     /// Whether another credential of the pool does as well. Unset: yes.
     pub fungible: Option<bool>,
     /// Other names that people look for.

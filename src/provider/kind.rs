@@ -2,14 +2,14 @@
 //!
 //! Invariant: made by the catalogue only; everything in here was checked.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use http::Method;
 use http::header::{HeaderName, HeaderValue};
 use regex::bytes::Regex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::scheme::{Carrier, Form, InjectError, Template, Values};
 use crate::code::Code;
@@ -47,6 +47,30 @@ impl Family {
     }
 }
 
+/// A protocol that several providers speak, so that a request can go to another one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Wire {
+    /// `POST /v1/messages` of Anthropic.
+    Messages,
+    /// `POST /v1/chat/completions` of OpenAI.
+    Chat,
+}
+
+impl Wire {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::Messages, Self::Chat];
+
+    /// The word for the configuration.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Messages => "messages",
+            Self::Chat => "chat",
+        }
+    }
+}
+
 /// A service that agents call.
 #[derive(Debug, Clone)]
 pub struct Provider {
@@ -61,6 +85,8 @@ pub struct Provider {
     pub fungible: bool,
     /// Whose words its errors use.
     pub family: Option<Family>,
+    /// The protocols that others speak too, and the path of each here.
+    pub speaks: BTreeMap<Wire, String>,
     pub(super) aka: Vec<String>,
     pub(super) slots: Slots,
 }

@@ -21,7 +21,7 @@ pub use catalogue::Catalogue;
 pub use credential::{AudienceError, Credential};
 pub use draft::{BasicDraft, Draft, DraftFault, InjectDraft, KindDraft, PlaceDraft, TestDraft};
 pub use inject::{Injected, forward, forward_cleartext, inject};
-pub use kind::{Family, Kind, Placement, Provider, TestCall, Way};
+pub use kind::{Family, Kind, Placement, Provider, TestCall, Way, Wire};
 pub use request::{StripError, Stripped, errand, presented, strip};
 pub use scheme::{Carrier, Form, InjectError, Template, TemplateError};
 

@@ -11,7 +11,7 @@ use crate::code::Code;
 use crate::id::RequestId;
 use crate::provider::{self, Injected, Provider};
 use crate::proxy::account::Account;
-use crate::proxy::carried::Carried;
+use crate::proxy::carried::{Aim, Carried};
 use crate::proxy::received::Received;
 use crate::proxy::respond::Answer;
 use crate::proxy::state::Shared;
@@ -19,6 +19,7 @@ use crate::scrub::Patterns;
 use crate::source::{Member, Opened};
 use crate::telemetry::Intent;
 use crate::tls::Verified;
+use crate::upstream::body::RequestBody;
 use crate::upstream::{Channel, Freshness, Key, SendError};
 
 /// Why a send brought no answer.
@@ -43,15 +44,16 @@ pub async fn plain(shared: &Shared, carried: &Carried, account: &mut Account) ->
 pub async fn with_profile(
     shared: &Shared,
     carried: &Carried,
+    aim: Aim<'_>,
     provider: &Provider,
     member: &Member,
     account: &mut Account,
 ) -> Result<(Received, Option<Arc<Patterns>>), Failure> {
     let agent = carried.agent.name();
-    let origin = carried.permit.origin();
+    let origin = aim.permit.origin();
     let profile = Some(member.profile.clone());
     let key = Key { origin: origin.clone(), agent: agent.clone(), profile, spoken: carried.spoken };
-    let mut load = Load::Credential { provider, member, id: account.id(), patterns: None };
+    let mut load = Load::Credential { provider, member, aim, id: account.id(), patterns: None };
     let received = send(shared, &key, carried, &mut load, account).await?;
     let patterns = match load {
         Load::Credential { patterns, .. } => patterns,
@@ -63,21 +65,26 @@ pub async fn with_profile(
 /// What is put into a request when its connection is there.
 enum Load<'a> {
     Nothing,
-    Credential { provider: &'a Provider, member: &'a Member, id: RequestId, patterns: Option<Arc<Patterns>> },
+    Credential {
+        provider: &'a Provider,
+        member: &'a Member,
+        aim: Aim<'a>,
+        id: RequestId,
+        patterns: Option<Arc<Patterns>>,
+    },
 }
 
 impl Load<'_> {
     async fn request(&mut self, shared: &Shared, carried: &Carried, channel: &Channel) -> Result<Injected, Answer> {
-        let origin = carried.permit.origin();
-        let Self::Credential { provider, member, id, patterns } = self else {
+        let Self::Credential { provider, member, aim, id, patterns } = self else {
             let stripped = carried.stripped.clone();
             let made = match channel.verified() {
                 Some(verified) => provider::forward(stripped, verified),
-                None => provider::forward_cleartext(stripped, origin),
+                None => provider::forward_cleartext(stripped, carried.permit.origin()),
             };
             return made.map_err(|_| Answer::of(Code::BadRequest));
         };
-        let agent = carried.agent.name();
+        let (agent, origin) = (carried.agent.name(), aim.permit.origin());
         let verified = channel.verified().ok_or_else(|| Answer::of(Code::CleartextRefused))?;
         let intent = Intent {
             at: shared.clock.now(),
@@ -87,8 +94,8 @@ impl Load<'_> {
             version: member.version,
             host: origin.host(),
             port: origin.port(),
-            method: carried.stripped.method(),
-            path: carried.path.as_str(),
+            method: aim.stripped.method(),
+            path: aim.path,
         };
         let witness = shared.audit.intent(intent).await.map_err(|error| {
             tracing::error!(%error, "the audit log cannot be written");
@@ -101,13 +108,20 @@ impl Load<'_> {
         if how == Opened::Decrypted {
             shared.books.recorder.metrics().vault_decrypted();
         }
-        let made = provider::inject(&carried.stripped, provider, &ready.credential, verified, &witness);
+        let made = provider::inject(aim.stripped, provider, &ready.credential, verified, &witness);
         let injected = made.map_err(|error| {
             tracing::error!(profile = %member.profile, %error, "a credential could not be put in");
             Answer::saying(error.code(), "the credential is not for this request, or cannot be put in")
         })?;
-        *patterns = carried.permit.scrub().then(|| ready.patterns(injected.secrets()));
+        *patterns = aim.permit.scrub().then(|| ready.patterns(injected.secrets()));
         Ok(injected)
+    }
+
+    fn body(&self, carried: &Carried) -> RequestBody {
+        match self {
+            Self::Credential { aim: Aim { body: Some(body), .. }, .. } => RequestBody::whole(body.join()),
+            Self::Credential { .. } | Self::Nothing => carried.upload.attempt(),
+        }
     }
 }
 
@@ -129,7 +143,7 @@ async fn send(
         account.record().upstream_tls = channel.verified().map(tls_words);
         let reused = channel.reused();
         let request = load.request(shared, carried, &channel).await.map_err(Failure::Ours)?;
-        let sending = channel.send(request, carried.upload.attempt(), carried.hop);
+        let sending = channel.send(request, load.body(carried), carried.hop);
         match in_time(sending, shared.limits.response, || carried.upload.received()).await {
             None => return Err(Failure::Broken(Answer::of(Code::UpstreamTimeout))),
             Some(Err(_)) if carried.upload.refused() => {

@@ -7,11 +7,23 @@ use std::sync::Arc;
 use crate::agent::Agent;
 use crate::policy::Permit;
 use crate::provider::{Provider, Stripped};
+use crate::proxy::fallback::Spliced;
 use crate::proxy::state::View;
 use crate::proxy::websocket::Asked;
 use crate::tls::Protocol;
 use crate::upstream::Hop;
 use crate::upstream::body::Upload;
+
+/// Where one attempt of an exchange goes, and with which head and body.
+#[derive(Clone, Copy)]
+pub struct Aim<'a> {
+    pub permit: &'a Permit,
+    pub stripped: &'a Stripped,
+    /// The path as it is sent, for choosing the placement; never logged.
+    pub path: &'a str,
+    /// The body in place of the agent's own.
+    pub body: Option<&'a Spliced>,
+}
 
 /// A permitted exchange, stripped of everything that must not go on.
 pub struct Carried {
@@ -31,4 +43,11 @@ pub struct Carried {
     pub hop: Hop,
     /// The WebSocket that it is to become.
     pub socket: Option<Asked>,
+}
+
+impl Carried {
+    /// Where it goes by itself.
+    pub fn aim(&self) -> Aim<'_> {
+        Aim { permit: &self.permit, stripped: &self.stripped, path: &self.path, body: None }
+    }
 }

@@ -6,19 +6,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Response;
 
 use crate::code::Code;
 use crate::policy::Action;
-use crate::pool::{Ask, Candidate, Committed, Renewed, Shortage, Step, Target};
+use crate::pool::{Ask, Candidate, Committed, Named, Renewed, Shortage, Step, Target};
 use crate::provider::Provider;
-use crate::provider::outcome::{Outcome, Scanner};
+use crate::provider::outcome::{Outcome, Rules, Scanner};
 use crate::proxy::account::Account;
 use crate::proxy::answer::{self, Credentialed, Way};
 use crate::proxy::attempt::{self, Failure};
-use crate::proxy::carried::Carried;
+use crate::proxy::carried::{Aim, Carried};
 use crate::proxy::delivery::Delivery;
 use crate::proxy::facts::{self, Facts};
+use crate::proxy::fallback::{self, Other};
 use crate::proxy::limits::{ASK_BODY, ATTEMPTS};
 use crate::proxy::received::Received;
 use crate::proxy::respond::Answer;
@@ -40,6 +42,7 @@ struct Reply {
     received: Received,
     patterns: Option<Arc<Patterns>>,
     scanner: Option<Scanner>,
+    rules: Arc<Rules>,
 }
 
 /// Carries it, and gives back the response or the answer in its place.
@@ -69,30 +72,47 @@ async fn forward(shared: &Shared, carried: Carried, mut account: Account) -> End
     }
 }
 
+/// One provider that the request can go to, with everything that is needed to send it there.
+struct Leg<'a> {
+    provider: &'a Provider,
+    aim: Aim<'a>,
+    members: Vec<&'a Member>,
+    rules: Arc<Rules>,
+    there: Option<Named>,
+}
+
 async fn with_credential(shared: &Shared, carried: Carried, provider: &Provider, mut account: Account) -> Ended {
     let view = Arc::clone(&carried.view);
-    let members = candidates(&view, &carried, provider);
+    let members = candidates(&view, &carried, carried.aim(), provider);
     if members.is_empty() {
         return Err((missing(&carried, provider), account));
     }
-    let rules = view.rules.of(&provider.id);
-    let ask = ask(shared, &carried, provider, &members).await;
+    let held = held(shared, &carried, provider).await;
+    let others = fallback::others(&view, &carried, provider, held.as_ref());
+    let own = Leg { provider, aim: carried.aim(), members, rules: view.rules.of(&provider.id), there: None };
+    let legs: Vec<Leg<'_>> =
+        std::iter::once(own).chain(others.iter().map(|other| leg(&view, &carried, other))).collect();
+    let ask = ask(shared, &carried, &legs, held.as_deref());
     let mut attempts = shared.pools.attempts(ask);
     let mut brought = None;
     let mut step = attempts.begin(shared.clock.now());
     loop {
         step = match step {
             Step::Send(lease) => {
-                let Some(member) = members.get(lease.candidate()) else {
+                let leg = legs.get(lease.target());
+                let member = leg.and_then(|leg| leg.members.get(lease.candidate()));
+                let Some((leg, member)) = leg.zip(member) else {
                     return Err((Answer::of(Code::Internal), account));
                 };
                 account.record().profile = Some(member.profile.clone());
+                account.record().provider = Some(leg.provider.id.clone());
                 let begun = Instant::now();
-                let sent = attempt::with_profile(shared, &carried, provider, member, &mut account).await;
+                let sent = attempt::with_profile(shared, &carried, leg.aim, leg.provider, member, &mut account).await;
                 let (outcome, reply) = match sent {
                     Ok((mut received, patterns)) => {
-                        let (outcome, scanner) = watch::judge(&mut received, &rules, shared.clock.now()).await;
-                        (outcome, Brought::Reply(Box::new(Reply { received, patterns, scanner })))
+                        let (outcome, scanner) = watch::judge(&mut received, &leg.rules, shared.clock.now()).await;
+                        let rules = Arc::clone(&leg.rules);
+                        (outcome, Brought::Reply(Box::new(Reply { received, patterns, scanner, rules })))
                     }
                     Err(Failure::Unreached(answer)) => (Outcome::unreached(), Brought::Failure(answer)),
                     Err(Failure::Broken(answer)) => (Outcome::broken(), Brought::Failure(answer)),
@@ -116,48 +136,65 @@ async fn with_credential(shared: &Shared, carried: Carried, provider: &Provider,
             }
             // No kind of credential can be renewed yet, and the ask says so.
             Step::Renew(renewal) => attempts.renewed(&renewal, Renewed::Failed, shared.clock.now()),
-            Step::Forward(committed) => return finish(shared, carried, &rules, brought, committed, account).await,
+            Step::Forward(committed) => return finish(shared, carried, brought, committed, account).await,
             Step::Answer(shortage) => return Err((said(&carried, provider, &shortage), account)),
         };
     }
 }
 
+fn leg<'a>(view: &'a View, carried: &Carried, other: &'a Other) -> Leg<'a> {
+    let aim = other.aim();
+    let provider = &*other.provider;
+    let members = candidates(view, carried, aim, provider);
+    let there = Named { model: Some(Arc::clone(&other.model)), path: Some(Arc::from(aim.path)) };
+    Leg { provider, aim, members, rules: view.rules.of(&provider.id), there: Some(there) }
+}
+
+/// The whole body, where it is needed to choose a profile and can be held. Another provider can only take a body that
+/// is held to its end.
+async fn held(shared: &Shared, carried: &Carried, provider: &Provider) -> Option<Bytes> {
+    let falls_back = carried.view.fallbacks.get(&provider.id).is_some_and(|others| !others.is_empty());
+    let limit = if falls_back { u64::try_from(shared.limits.replay).unwrap_or(u64::MAX) } else { ASK_BODY };
+    tokio::time::timeout(shared.limits.idle, carried.upload.gather(limit)).await.ok().flatten()
+}
+
 /// What this request asks of its pool.
-async fn ask(shared: &Shared, carried: &Carried, provider: &Provider, members: &[&Member]) -> Ask {
-    let held = carried.upload.gather(ASK_BODY).await;
+fn ask(shared: &Shared, carried: &Carried, legs: &[Leg<'_>], held: Option<&[u8]>) -> Ask {
     let (method, fields) = (carried.stripped.method(), carried.stripped.fields());
-    let facts = Facts::read(carried.agent.name(), &carried.path, fields, held.as_deref().unwrap_or(&[]));
+    let facts = Facts::read(carried.agent.name(), &carried.path, fields, held.unwrap_or(&[]));
     let candidate = |member: &&Member| Candidate {
         profile: member.profile.clone(),
         rank: member.rank,
         fingerprint: member.fingerprint,
         renewable: false,
     };
-    let target = Target {
-        provider: provider.id.clone(),
-        fungible: provider.fungible && !facts.keyed,
-        candidates: members.iter().map(candidate).collect(),
+    let target = |leg: &Leg<'_>| Target {
+        provider: leg.provider.id.clone(),
+        fungible: leg.provider.fungible && !facts.keyed,
+        candidates: leg.members.iter().map(candidate).collect(),
+        there: leg.there.clone(),
     };
-    let now = shared.clock.now();
+    let targets = legs.iter().map(target).collect();
     Ask {
+        targets,
         session: facts.session,
         model: facts.model,
         path: Some(Arc::from(carried.path.as_str())),
         repeat: facts::repeat(method, carried.upload.replayable()),
         bound: facts.bound,
+        deadline: shared.clock.now().plus(ATTEMPTS),
         patient: !facts.retried,
-        ..Ask::to(target, now.plus(ATTEMPTS))
     }
 }
 
 /// The members of the pool that this exchange may use.
-fn candidates<'v>(view: &'v View, carried: &Carried, provider: &Provider) -> Vec<&'v Member> {
-    let only = match carried.permit.action() {
+fn candidates<'v>(view: &'v View, carried: &Carried, aim: Aim<'_>, provider: &Provider) -> Vec<&'v Member> {
+    let only = match aim.permit.action() {
         Action::Inject { profile, .. } => profile.as_ref(),
         Action::Forward => None,
     };
-    let (origin, agent) = (carried.permit.origin(), carried.agent.name());
-    let mut members = view.eligible(provider, agent, origin, &carried.path, only);
+    let (origin, agent) = (aim.permit.origin(), carried.agent.name());
+    let mut members = view.eligible(provider, agent, origin, aim.path, only);
     // Where another credential is another identity, the placeholder that the agent chose to send says which one.
     if let Some(presented) = carried.presented.as_deref().filter(|_| !provider.fungible) {
         let meant = members.iter().position(|member| view.credentials.placeholder(agent, member) == presented);
@@ -172,7 +209,6 @@ fn candidates<'v>(view: &'v View, carried: &Carried, provider: &Provider) -> Vec
 async fn finish(
     shared: &Shared,
     carried: Carried,
-    rules: &Arc<crate::provider::outcome::Rules>,
     brought: Option<Brought>,
     committed: Committed,
     account: Account,
@@ -181,13 +217,13 @@ async fn finish(
         None => Err((Answer::of(Code::Internal), account)),
         Some(Brought::Failure(answer)) => Err((answer, account)),
         Some(Brought::Reply(reply)) => {
-            let Reply { received, patterns, scanner } = *reply;
+            let Reply { received, patterns, scanner, rules } = *reply;
             // An upstream's refusal of our credential is not the agent's to see: it would begin a login.
             if received.head.status == http::StatusCode::UNAUTHORIZED {
                 return Err((Answer::of(Code::CredentialsRejected), account));
             }
             carried.upload.commit();
-            let watch = Watch::new(rules, &received, scanner, committed, &shared.clock);
+            let watch = Watch::new(&rules, &received, scanner, committed, &shared.clock);
             let way = Way { credentialed: Credentialed::Yes(patterns, carried.permit.set_cookie()), watch };
             if let Some(socket) = carried.socket {
                 return socket.answer(&carried.agent, received, way, account).await;

@@ -16,7 +16,7 @@ use crate::id::{AgentName, ProviderId};
 use crate::message::origin::{Host, Origin, Scheme};
 use crate::message::path::Path;
 use crate::policy::{Action, Refusal};
-use crate::provider::{self, Provider};
+use crate::provider;
 use crate::proxy::account::Account;
 use crate::proxy::carried::Carried;
 use crate::proxy::carry;
@@ -250,7 +250,7 @@ fn base_url(
     });
     let agent = said.or_else(|| door.resident().cloned()).ok_or_else(|| shared.guesses.answer(client, error))?;
     account.agent(agent.name());
-    let host = own_host(view, provider, &agent).ok_or_else(|| Answer::of(Code::CredentialsMissing))?;
+    let host = view.own_origin(provider, agent.name()).ok_or_else(|| Answer::of(Code::CredentialsMissing))?;
     parts.uri = format!("/{rest}").parse().map_err(|_| Answer::of(Code::BadRequest))?;
     let way = Way::BaseUrl(&host);
     let (origin, path) = target::read(&parts.method, &parts.uri, parts.version, &parts.headers, way)?;
@@ -264,18 +264,6 @@ fn base_url(
 /// Whether a segment is `.` or `..`, escaped or not (RFC 3986 section 5.2.4).
 fn is_dots(segment: &str) -> bool {
     matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
-}
-
-/// The origin that a provider's name stands for: its first host that is no pattern, else the first that a stored
-/// credential is sealed for.
-fn own_host(view: &View, provider: &Provider, agent: &Agent) -> Option<Origin> {
-    let sealed = view.credentials.members(&provider.id, agent.name());
-    let stored = sealed.iter().flat_map(|member| member.audience.iter());
-    let named =
-        provider.kinds.iter().flat_map(|kind| kind.placements.iter()).flat_map(|placement| placement.hosts.iter());
-    named
-        .chain(stored)
-        .find_map(|pattern| pattern.exact_host().map(|host| Origin::new(Scheme::Https, host.clone(), pattern.port())))
 }
 
 /// A page that a browser was led to must not be able to use the base-URL listener (RT-14).

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use crate::agent::Agents;
 use crate::clock::Clock;
 use crate::id::{AgentName, ProfileId, ProviderId, ShortName};
-use crate::message::origin::Origin;
+use crate::message::origin::{Origin, Scheme};
 use crate::policy::Policy;
 use crate::pool::Pools;
 use crate::provider::outcome::Rulebook;
@@ -42,8 +42,19 @@ pub struct View {
     pub rules: Rulebook,
     /// The credentials, unopened.
     pub credentials: Credentials,
+    /// Where each pool's requests go when its profiles rest.
+    pub fallbacks: HashMap<ProviderId, Vec<Fallback>>,
     /// The operator's order of each pool.
     pub orders: HashMap<ProviderId, Vec<ShortName>>,
+}
+
+/// Another provider that takes a pool's requests.
+#[derive(Debug, Clone)]
+pub struct Fallback {
+    /// Which.
+    pub provider: ProviderId,
+    /// The names of models there, by their names here; the first that fits counts.
+    pub models: Vec<(String, String)>,
 }
 
 impl View {
@@ -61,6 +72,19 @@ impl View {
 }
 
 impl View {
+    /// The origin that a provider's name stands for: its first host that is no pattern, else the first that a stored
+    /// credential is sealed for.
+    #[must_use]
+    pub fn own_origin(&self, provider: &Provider, agent: &AgentName) -> Option<Origin> {
+        let sealed = self.credentials.members(&provider.id, agent);
+        let stored = sealed.iter().flat_map(|member| member.audience.iter());
+        let named =
+            provider.kinds.iter().flat_map(|kind| kind.placements.iter()).flat_map(|placement| placement.hosts.iter());
+        named.chain(stored).find_map(|pattern| {
+            pattern.exact_host().map(|host| Origin::new(Scheme::Https, host.clone(), pattern.port()))
+        })
+    }
+
     /// The members of the pool that an exchange may use, first choice first; `only` is the one that a route names.
     #[must_use]
     pub fn eligible(

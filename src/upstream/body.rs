@@ -247,12 +247,19 @@ impl Upload {
     #[must_use]
     pub fn attempt(&self) -> RequestBody {
         let Some(shared) = &self.shared else {
-            return RequestBody { shared: None, attempt: 0, next: 0, hint: self.hint, ended: true };
+            return RequestBody { shared: None, own: None, attempt: 0, next: 0, hint: self.hint, ended: true };
         };
         let mut inner = shared.lock();
         inner.attempt = inner.attempt.saturating_add(1);
         inner.position = 0;
-        RequestBody { shared: Some(Arc::clone(shared)), attempt: inner.attempt, next: 0, hint: self.hint, ended: false }
+        RequestBody {
+            shared: Some(Arc::clone(shared)),
+            own: None,
+            attempt: inner.attempt,
+            next: 0,
+            hint: self.hint,
+            ended: false,
+        }
     }
 
     /// An answer goes to the agent: there will be no further attempt, and what was held is let go.
@@ -312,6 +319,8 @@ impl fmt::Debug for Upload {
 /// What one attempt sends.
 pub struct RequestBody {
     shared: Option<Arc<Mutex<Shared>>>,
+    /// A body that is all there, in place of the agent's.
+    own: Option<Bytes>,
     attempt: u32,
     next: usize,
     hint: SizeHint,
@@ -322,7 +331,14 @@ impl RequestBody {
     /// Nothing.
     #[must_use]
     pub fn empty() -> Self {
-        Self { shared: None, attempt: 0, next: 0, hint: SizeHint::with_exact(0), ended: true }
+        Self { shared: None, own: None, attempt: 0, next: 0, hint: SizeHint::with_exact(0), ended: true }
+    }
+
+    /// This, and nothing of the agent's.
+    #[must_use]
+    pub fn whole(body: Bytes) -> Self {
+        let hint = SizeHint::with_exact(u64::try_from(body.len()).unwrap_or(u64::MAX));
+        Self { shared: None, ended: body.is_empty(), own: Some(body), attempt: 0, next: 0, hint }
     }
 }
 
@@ -338,7 +354,10 @@ impl Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = &mut *self;
-        let Some(shared) = &this.shared else { return Poll::Ready(None) };
+        let Some(shared) = &this.shared else {
+            this.ended = true;
+            return Poll::Ready(this.own.take().filter(|body| !body.is_empty()).map(|body| Ok(Frame::data(body))));
+        };
         let mut shared = shared.lock();
         if shared.attempt != this.attempt {
             return Poll::Ready(Some(Err(UploadError::Superseded)));

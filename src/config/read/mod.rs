@@ -34,6 +34,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("providers.*.test", provider::TEST),
     ("providers.*.rules[]", rules::RULE),
     ("providers.*.stream[]", rules::RULE),
+    ("providers.*.speaks", provider::SPEAKS),
     ("pools.*", pool::POOL),
     ("pools.*.cooldown", pool::COOLDOWN),
     ("pools.*.attempts", pool::ATTEMPTS),

@@ -10,6 +10,7 @@ use crate::config::field::Field;
 use crate::config::model::{Cooldown, FallbackTarget, PoolConfig};
 use crate::config::units;
 use crate::id::{ProfileId, ProviderId, ShortName};
+use crate::message::glob::globbed;
 use crate::pool::{AttemptLimits, Lane};
 
 use super::{access, upstream};
@@ -88,8 +89,11 @@ fn pool(field: &Field<'_>, provider: Option<&ProviderId>, report: &mut Report) -
         pool.learn_groups = learn;
     }
     if let Some(field) = section.get("fallback") {
-        report.needs("pools.*.fallback", &field.path, field.key_at);
-        pool.fallback = report.each(&field, |report, item| fallback(item, report));
+        pool.fallback = report.each(&field, |report, item| fallback(item, provider, report));
+        if !pool.rotate {
+            let hint = "`rotate: off` passes on what came; leave one of the two out";
+            report.fault(field.key_at, format!("`{}` is never used by a pool that does not rotate", field.path), hint);
+        }
     }
     if let Some(field) = section.get("foreign") {
         report.needs("pools.*.foreign", &field.path, field.key_at);
@@ -229,21 +233,46 @@ fn groups(
     groups
 }
 
-fn fallback(field: &Field<'_>, report: &mut Report) -> Option<FallbackTarget> {
+fn fallback(field: &Field<'_>, pool: Option<&ProviderId>, report: &mut Report) -> Option<FallbackTarget> {
     let section = report.section(field, FALLBACK)?;
     let provider = match section.get("provider") {
-        Some(field) => access::provider(&field, report),
+        Some(field) => {
+            let provider = access::provider(&field, report);
+            if let Some((pool, provider)) = pool.zip(provider.as_ref()) {
+                report.refer_to_fallback(pool, provider, field.at());
+            }
+            provider
+        }
         None => {
-            report.fault(field.at(), format!("`{}` has no `provider`", field.path), "{provider: openrouter}");
+            report.fault(
+                field.at(),
+                format!("`{}` has no `provider`", field.path),
+                "{provider: openrouter, models: ...}",
+            );
             None
         }
     };
-    let mut models = Vec::new();
-    if let Some(field) = section.get("models") {
-        for (from, field) in report.named(&field) {
-            if let Some(to) = report.text(&field) {
-                models.push((from.to_owned(), to.to_owned()));
-            }
+    let map = section.get("models");
+    let named = map.as_ref().map(|map| report.named(map)).unwrap_or_default();
+    if named.is_empty() && map.as_ref().is_none_or(|map| map.is_mapping() || map.is_empty()) {
+        let at = map.as_ref().map_or(field.at(), Field::at);
+        let hint =
+            "models: {\"claude-sonnet-*\": anthropic/claude-sonnet-4}; without a name there is nothing to ask for";
+        report.fault(at, format!("`{}.models` names no model", field.path), hint);
+    }
+    let mut models: Vec<(String, String)> = Vec::new();
+    for (from, field) in named {
+        let odd = |c: char| c.is_whitespace() || "?[]{}\\".contains(c);
+        if from.is_empty() || from.contains(odd) {
+            let hint = "the model's name; * stands for anything, and nothing else does";
+            report.fault(field.key_at, format!("{} is no name for models", shown(from)), hint);
+        }
+        if let Some((first, _)) = models.iter().find(|(first, _)| globbed(first, from)) {
+            let message = format!("{} is never reached, {} fits first", shown(from), shown(first));
+            report.fault(field.key_at, message, "the first that fits counts; put the narrower one first");
+        }
+        if let Some(to) = report.text(&field) {
+            models.push((from.to_owned(), to.to_owned()));
         }
     }
     Some(FallbackTarget { provider: provider?, models })

@@ -3,17 +3,20 @@
 //! Invariant: only the shape is judged here. What a provider must be is judged by the catalogue, and what it finds is
 //! reported at the place that is remembered here.
 
+use std::collections::BTreeMap;
+
 use crate::config::fault::{At, Report, shown};
 use crate::config::field::{Field, Section};
 use crate::id::ProviderId;
 use crate::message::pattern::HostPattern;
 use crate::provider::outcome::RulesDraft;
-use crate::provider::{BasicDraft, Draft, InjectDraft, TestDraft};
+use crate::provider::{BasicDraft, Draft, InjectDraft, TestDraft, Wire};
 
 use super::rules;
 
 pub(super) const PROVIDER: &[&str] =
-    &["hosts", "inject", "env", "test", "rules", "stream", "status", "until", "inspect", "events", "faults"];
+    &["hosts", "inject", "env", "test", "speaks", "rules", "stream", "status", "until", "inspect", "events", "faults"];
+pub(super) const SPEAKS: &[&str] = &["messages", "chat"];
 pub(super) const TEST: &[&str] = &["method", "path"];
 const BASIC: &[&str] = &["user", "password"];
 const FORMS: [&str; 5] = ["header", "query", "path", "basic", "cookie"];
@@ -94,7 +97,22 @@ fn draft(section: &Section<'_>, places: &mut Places, report: &mut Report) -> Opt
             None => whole = false,
         }
     }
+    if let Some(field) = section.get("speaks") {
+        places.note("speaks", &field);
+        draft.speaks = speaks(&field, places, report);
+    }
     whole.then_some(draft)
+}
+
+fn speaks(field: &Field<'_>, places: &mut Places, report: &mut Report) -> BTreeMap<Wire, String> {
+    let Some(section) = report.section(field, SPEAKS) else { return BTreeMap::new() };
+    let mut all = BTreeMap::new();
+    for wire in Wire::ALL {
+        let Some(field) = section.get(wire.as_str()) else { continue };
+        places.note(format!("speaks.{}", wire.as_str()), &field);
+        all.extend(report.text(&field).map(|path| (*wire, path.to_owned())));
+    }
+    all
 }
 
 /// A list with something in it.

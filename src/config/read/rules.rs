@@ -12,16 +12,12 @@ use crate::config::fault::{Report, shown, suggestion};
 use crate::config::field::{Field, Section};
 use crate::provider::outcome::{Class, Format, RuleDraft, RulesDraft, Scope, UntilDraft, Words};
 
-pub(super) const KEYS: [&str; 7] = ["rules", "stream", "status", "until", "inspect", "events", "faults"];
 pub(super) const RULE: &[&str] = &["name", "on", "field", "says", "text", "means", "of", "until", "latest"];
 pub(super) const UNTIL: &[&str] = &["field", "body", "text", "spent", "rejected", "midnight", "windows", "as"];
 const PLACES: [&str; 6] = ["field", "body", "text", "spent", "rejected", "midnight"];
 
 /// What a provider's section says of its answers; nothing where it says nothing.
 pub(super) fn read(section: &Section<'_>, report: &mut Report) -> Option<RulesDraft> {
-    if !KEYS.iter().any(|key| section.has(key)) {
-        return None;
-    }
     let mut draft = RulesDraft::default();
     if let Some(field) = section.get("rules") {
         draft.rules = rules(&field, report);
@@ -44,7 +40,7 @@ pub(super) fn read(section: &Section<'_>, report: &mut Report) -> Option<RulesDr
     if let Some(field) = section.get("faults") {
         draft.faults = one_of(&field, &["transient"], report);
     }
-    Some(draft)
+    (draft != RulesDraft::default()).then_some(draft)
 }
 
 fn rules(field: &Field<'_>, report: &mut Report) -> Vec<RuleDraft> {

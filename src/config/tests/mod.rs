@@ -89,7 +89,7 @@ upstream:
   timeouts: {connect: 250ms, idle: 1h}
 providers:
   one: {hosts: [a.test, "*.b.test:8443"], inject: {query: key, value: "{secret}"}}
-  two: {hosts: [c.test], inject: {path: "/bot{secret}"}}
+  two: {hosts: [c.test], inject: {path: "/bot{secret}"}, speaks: {chat: /v1/chat/completions, messages: /v1/messages}}
   three: {hosts: [d.test], inject: {basic: {user: "{user}", password: "{secret}"}}}
   four: {hosts: [e.test], inject: [{cookie: sid, value: "{secret}"}, {header: X-Org, value: constant}]}
   anthropic: {hosts: [proxy.test]}
@@ -122,6 +122,7 @@ pools:
     attempts: {total: 8, same_profile: 0, waits: 1}
     groups: {work: [a, "openai:b"], home: [c]}
     learn_groups: off
+  deepseek: {fallback: [{provider: openrouter, models: {"claude-sonnet-*": anthropic/claude-sonnet-4, "*": x/y}}]}
   groq: {strategy: least-used, cooldown: short}
 agents:
   coder:

@@ -67,6 +67,8 @@ fn it_refuses_slips() {
         "pools: {openai: {cooldown: {money: [1h]}}}",
         "providers: {openai: {rules: [{on: 429, means: rate-limt}]}}",
         "providers: {openai: {status: {429: rate-limit@grup}}}",
+        "pools: {openai: {fallback: [{provider: groq, models: {}}]}}",
+        "pools: {openai: {fallback: [{provider: groq}]}}",
         "agents: {coder: {limits: {}}}",
         "agents: {coder: {allow: [{methods: [GET]}]}}",
         "routes: [{host: a.test, action: alow}]",
@@ -149,6 +151,11 @@ fn validate(schema: &Value, value: &Value, path: &str) -> Vec<String> {
             }
             "minItems" => {
                 if value.as_array().is_some_and(|items| (items.len() as u64) < rule.as_u64().unwrap()) {
+                    say("too few".to_owned());
+                }
+            }
+            "minProperties" => {
+                if value.as_object().is_some_and(|members| (members.len() as u64) < rule.as_u64().unwrap()) {
                     say("too few".to_owned());
                 }
             }

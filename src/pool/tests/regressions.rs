@@ -298,7 +298,7 @@ fn a_fallback_is_for_when_the_first_provider_has_nothing_left_and_its_failures_a
             fingerprint: [1; 8],
             renewable: false,
         };
-        ask.targets.push(Target { provider: other.clone(), fungible: true, candidates: vec![candidate] });
+        ask.targets.push(Target { provider: other.clone(), fungible: true, candidates: vec![candidate], there: None });
         ask
     };
     let (sent, _) = run(&pools, with_fallback(START), START, |_| Outcome::success());

@@ -38,7 +38,7 @@ pub fn with(settings: PoolSettings) -> Pools {
 
 pub fn ask(names: &[&str], now: WallTime) -> Ask {
     let candidates = names.iter().map(|name| candidate(name, 1)).collect();
-    let target = Target { provider: provider(), fungible: true, candidates };
+    let target = Target { provider: provider(), fungible: true, candidates, there: None };
     Ask { patient: false, ..Ask::to(target, now.plus(Duration::from_secs(60))) }
 }
 

@@ -239,7 +239,7 @@ impl World {
             let pool = state.pool(&provider());
             let all = ask.targets[0].candidates.iter().enumerate().map(|(at, candidate)| {
                 let member = pool.seat(candidate);
-                let cover = state::Cover { member, keys: pool.keys(ask) };
+                let cover = state::Cover { member, keys: pool.keys(ask, &ask.targets[0]) };
                 (NAMES[at], pool.status(&cover, now))
             });
             all.collect()

@@ -10,6 +10,7 @@ mod coded;
 mod connect;
 mod daemon;
 mod echo;
+mod fallback;
 mod frames;
 mod grpc;
 mod guard;
