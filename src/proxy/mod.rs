@@ -22,6 +22,7 @@ mod listen;
 mod malformed;
 mod misplaced;
 mod peer;
+mod program;
 mod received;
 mod respond;
 mod state;

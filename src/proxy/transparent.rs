@@ -15,6 +15,7 @@ use crate::message::origin::{Origin, Scheme};
 use crate::proxy::account::Account;
 use crate::proxy::arrival::Arrival;
 use crate::proxy::peer::Door;
+use crate::proxy::program::Program;
 use crate::proxy::state::Shared;
 use crate::proxy::stream::ClientStream;
 use crate::proxy::tunnel::{self, Open, Replayed, Via};
@@ -31,7 +32,7 @@ pub fn target(stream: &TcpStream, local: SocketAddr) -> SocketAddr {
 
 /// Serves one connection that went to `target`.
 pub async fn serve(shared: Arc<Shared>, mut stream: TcpStream, target: SocketAddr, arrival: Arrival) {
-    let via = Via { client: arrival.client, listener: arrival.listener };
+    let via = Via { client: arrival.client, listener: arrival.listener, program: Program::UNKNOWN };
     let mut account = Account::open(&shared.books, shared.clock.now(), via.listener, via.client);
     account.record().protocol = Protocol::Tunnel;
     let agent = match arrival.door {

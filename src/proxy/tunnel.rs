@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use crate::proxy::heads::{self, Acknowledge, Heads, Served};
 use crate::proxy::limits::{HEAD_BYTES, HEAD_FIELDS, KEEP_ALIVE};
 use crate::proxy::malformed::{self, Sender};
 use crate::proxy::peer::{Door, Peer};
+use crate::proxy::program::Program;
 use crate::proxy::respond::{Answer, Manner};
 use crate::proxy::state::Shared;
 use crate::proxy::stream::ClientStream;
@@ -43,7 +45,7 @@ use crate::tls::{self, AcceptFailure};
 
 /// Answers a CONNECT.
 pub async fn connect(shared: Arc<Shared>, mut request: Request<Incoming>, arrival: &Arrival) -> Response<Delivery> {
-    let via = Via { client: arrival.client, listener: arrival.listener };
+    let via = Via { client: arrival.client, listener: arrival.listener, program: Program::of(&request) };
     let mut account = Account::open(&shared.books, shared.clock.now(), via.listener, via.client);
     account.head(request.method(), request.version());
     match decide(&shared, &request, arrival.client, &arrival.door, &mut account).await {
@@ -99,6 +101,8 @@ pub struct Via {
     pub client: Peer,
     /// The listener, as logs name it.
     pub listener: &'static str,
+    /// What opened it.
+    pub program: Program,
 }
 
 /// What a permitted CONNECT becomes.
@@ -229,26 +233,34 @@ pub async fn intercept(
                 AcceptFailure::Timeout | AcceptFailure::Distrusted | AcceptFailure::Failed(_) => Code::BadRequest,
             };
             account.answered(code, None);
-            tracing::info!(agent = %agent.name(), host = %origin.host(), %failure,
-                "no TLS with the agent; if it does not trust the CA: keyferry ca path");
+            match failure {
+                AcceptFailure::Distrusted => tracing::warn!(agent = %agent.name(), host = %origin.host(),
+                    program = via.program.name, hint = via.program.hint, "the agent's program does not trust the CA"),
+                // Some break off without an alert.
+                _ => tracing::info!(agent = %agent.name(), host = %origin.host(), program = via.program.name,
+                    hint = via.program.hint, %failure, "no TLS with the agent; it may not trust the CA"),
+            }
         }
     }
 }
 
 async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agent, origin: Origin, via: Via) {
     let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let stopping = shared.spawner.clone();
+    let (stopping, host) = (shared.spawner.clone(), origin.host().clone());
     let tunnel = Some((agent.name().clone(), origin.clone()));
     let sender = Sender { client: via.client, listener: via.listener, manner: Manner::Origin, tunnel };
     let words = Some(tls::tls_words(stream.get_ref().1));
     let entrance = Entrance::Tunnel { agent, origin };
     let caller = Arc::new(Caller { client: via.client, listener: via.listener, entrance, tls: words });
+    let asked = Arc::new(AtomicBool::new(false));
     let service_shared = Arc::clone(&shared);
+    let service_asked = Arc::clone(&asked);
     let (stream, turn) =
         if h2 { heads::pass(stream) } else { heads::watch(stream, malformed::refusal(&shared, sender)) };
     let service = service_fn(move |request: Request<Incoming>| {
         let (shared, caller) = (Arc::clone(&service_shared), Arc::clone(&caller));
         let taken = turn.take(&request);
+        service_asked.store(true, Ordering::Relaxed);
         async move {
             // Its state is large, and a connection that waits for its next request should not hold room for it.
             let exchange = Box::pin(exchange::run(&shared, &caller, request));
@@ -293,6 +305,11 @@ async fn serve_tls(shared: Arc<Shared>, stream: TlsStream<Replayed>, agent: Agen
                 let _ = connection.await;
             }
         }
+    }
+    if !asked.load(Ordering::Relaxed) {
+        // GnuTLS has its caller check the certificate after the handshake, and no alert comes then.
+        tracing::info!(%host, program = via.program.name, hint = via.program.hint,
+            "the agent's program left after the handshake without a request; it may not trust the CA");
     }
 }
 

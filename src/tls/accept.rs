@@ -44,18 +44,6 @@ pub enum AcceptFailure {
 }
 
 impl AcceptFailure {
-    /// What a person can do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Distrusted => Some(
-                "start the program with keyferry run, or give it the CA by the variable that it reads \
-                 (keyferry env prints them all)",
-            ),
-            Self::OtherName | Self::Timeout | Self::Failed(_) => None,
-        }
-    }
-
     fn from_io(error: io::Error) -> Self {
         use AlertDescription::{BadCertificate, CertificateUnknown, DecryptError, UnknownCA};
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
@@ -209,7 +197,7 @@ mod tests {
         let client = Arc::new(agent(&stranger.authority));
         let (_, server) = shake(client, "api.x.test", &side.host, Arc::clone(&side.config)).await;
         let failure = server.unwrap_err();
-        assert!(matches!(failure, AcceptFailure::Distrusted) && failure.hint().is_some(), "{failure}");
+        assert!(matches!(failure, AcceptFailure::Distrusted), "{failure}");
         let (theirs, ours) = tokio::io::duplex(64);
         drop(theirs);
         assert!(matches!(accept(ours, &side.host, side.config).await.unwrap_err(), AcceptFailure::Failed(_)));

@@ -9,6 +9,7 @@ mod chain;
 mod coded;
 mod connect;
 mod daemon;
+mod distrust;
 mod echo;
 mod fallback;
 mod frames;
