@@ -91,6 +91,9 @@ pub enum AppError {
         /// Why not.
         source: io::Error,
     },
+    /// A part of the start panicked.
+    #[error("a part of the start was lost")]
+    Lost,
     /// A daemon of this home is running.
     #[error("a daemon of this home is running already")]
     AlreadyRunning,
@@ -124,6 +127,7 @@ impl AppError {
             }
             Self::UnixSocket { .. } => Some("set listen.unix to a path in a directory of your own".to_owned()),
             Self::Socket { .. } => Some("check the permissions of the run directory in the home".to_owned()),
+            Self::Lost => Some("start it again; if it happens again, report it".to_owned()),
             Self::AlreadyRunning => Some("keyferry status shows it; stop it first".to_owned()),
         }
     }
@@ -140,6 +144,7 @@ impl AppError {
             | Self::Listen { .. }
             | Self::Socket { .. }
             | Self::UnixSocket { .. }
+            | Self::Lost
             | Self::AlreadyRunning => 1,
         }
     }

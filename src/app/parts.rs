@@ -53,6 +53,9 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     let clock = Clock::System;
     let now = clock.now();
     let config = Arc::new(config);
+    // A hundred and more roots to parse, beside what follows.
+    let roots: Vec<_> = config.upstream.extra_roots.iter().map(|path| home.resolve(path)).collect();
+    let trust = tokio::task::spawn_blocking(move || Trust::load(&roots));
     let catalogue = snapshot::catalogue(&config)?;
     let open = OpenValues::new(Arc::clone(&redactor));
     let fallback = if mode == Mode::Run { Fallback::Tunnel } else { Fallback::Deny };
@@ -90,8 +93,7 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     let bundle_file = write_bundle(&home, inherited.clone(), authority.root_pem())?;
     let leaves = Leaves::constrained_to(Arc::clone(&authority), &hosts)?;
 
-    let roots: Vec<_> = config.upstream.extra_roots.iter().map(|path| home.resolve(path)).collect();
-    let trust = Arc::new(Trust::load(&roots)?);
+    let trust = Arc::new(trust.await.map_err(|_| AppError::Lost)??);
     let (bound, listeners) = listen::bind(&config, &home, mode, companion.as_ref()).await?;
     let spawner = Spawner::default();
     let screen = Screen::new(config.upstream.allow_networks.clone(), listeners.addresses().collect());

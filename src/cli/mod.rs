@@ -46,6 +46,7 @@ use self::output::{Failure, Form, Outcome, Output, Talk, USAGE};
 use crate::launch::child;
 #[cfg(target_os = "linux")]
 use crate::launch::guard;
+use crate::tls;
 
 /// Runs the command that `arguments` name, the program's own name first, and returns the exit code.
 #[must_use]
@@ -74,6 +75,9 @@ pub fn main(arguments: &[OsString]) -> u8 {
     let form = if cli.global.json { Form::Json } else { Form::Text };
     output.set(talk, form);
     let for_run = matches!(cli.command, Command::Run(_));
+    if for_run || matches!(cli.command, Command::Serve) {
+        tls::prepare();
+    }
     let mut context = Context::new(cli.global, output);
     match dispatch(cli.command, &mut context) {
         Ok(code) => code,

@@ -40,6 +40,16 @@ pub use leaf::{Leaves, sni_agrees};
 pub use roots::RootsError;
 pub use trust::{Alpn, Protocol, Trust, TrustError, Verified, words as tls_words};
 
+/// Has this process's random numbers seeded, on a thread of its own: AWS-LC takes tens of milliseconds of a processor's
+/// noise for it, and the first handshake would wait for that.
+pub fn prepare() {
+    let seed = || {
+        // Its errors come again where numbers are used.
+        let _ = aws_lc_rs::rand::fill(&mut [0u8; 1]);
+    };
+    let _ = std::thread::Builder::new().name("keyferry-seed".to_owned()).spawn(seed);
+}
+
 /// The one set of algorithms, for both sides: aws-lc-rs with X25519MLKEM768 first.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
