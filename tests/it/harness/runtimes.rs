@@ -15,6 +15,8 @@ pub enum Tool {
     Script,
     /// `unshare`, on a machine that allows user namespaces.
     Namespaces,
+    /// Rules for the kernel's packets; `ip` comes with it.
+    Nft,
     /// Starts a command as another user, where we are root.
     Setpriv,
     /// A JDK: it runs a source file as it stands.
@@ -46,6 +48,7 @@ impl Tool {
             Self::Openssl => in_path("openssl"),
             Self::Script => in_path("script"),
             Self::Namespaces => in_path("unshare").filter(|unshare| allows(unshare, &["-Ur", "-m", "true"])),
+            Self::Nft => in_path("ip").and_then(|_| in_path("nft").or_else(|| existing("/usr/sbin/nft"))),
             Self::Setpriv => in_path("setpriv"),
             Self::Java => in_path("java").filter(|_| in_path("javac").is_some()),
             Self::Python => Some(clients().join("venv/bin/python")).filter(|path| path.exists()),
@@ -75,6 +78,7 @@ impl Tool {
                 "apt-get install util-linux; and allow user namespaces: sysctl user.max_user_namespaces=10000"
             }
             Self::Setpriv => "apt-get install util-linux",
+            Self::Nft => "apt-get install nftables iproute2",
             Self::Java => "apt-get install openjdk-17-jdk-headless",
             Self::Python => {
                 "python3 -m venv target/clients/venv && target/clients/venv/bin/pip install -r tests/clients/requirements.txt"
@@ -136,6 +140,10 @@ fn says(program: &std::path::Path, arguments: &[&str]) -> String {
 
 fn allows(program: &std::path::Path, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
+}
+
+fn existing(path: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(path)).filter(|path| path.exists())
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {

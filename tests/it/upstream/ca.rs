@@ -29,6 +29,10 @@ pub enum Offer {
     Both,
     Http1,
     Http2,
+    /// None of HTTP.
+    Mail,
+    /// It knows nothing of such offers.
+    Nothing,
 }
 
 pub struct Ca {
@@ -66,6 +70,8 @@ impl Ca {
             Offer::Both => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Offer::Http1 => vec![b"http/1.1".to_vec()],
             Offer::Http2 => vec![b"h2".to_vec()],
+            Offer::Mail => vec![b"smtp".to_vec()],
+            Offer::Nothing => Vec::new(),
         };
         let config = Arc::new(config);
         self.made.lock().unwrap().insert(key, Arc::clone(&config));
