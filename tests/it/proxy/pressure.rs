@@ -208,34 +208,3 @@ fn a_head_that_dribbles_is_cut_off() {
     tunnel.send(b"\x16");
     stage.get(ACME, "/").assert_status(200);
 }
-
-#[test]
-fn an_agent_with_small_writes_is_not_kept_waiting() {
-    // Nagle's algorithm at the agent and delayed acknowledgements here would cost 40 ms for each body.
-    let stage = Stage::new();
-    let stream = std::net::TcpStream::connect(stage.daemon.proxy).unwrap();
-    let mut wire = crate::harness::Wire::over(&stage.home, stream);
-    wire.send(crate::harness::connect_request(&format!("{ACME}:443"), "coder", &stage.token).as_bytes());
-    wire.head_only().assert_status(200);
-    let mut wire = wire.tls(&stage.ca(), ACME, crate::harness::HTTP1).unwrap();
-    let (mut small, mut whole) = (Vec::new(), Vec::new());
-    let head = format!("POST /upload HTTP/1.1\r\nHost: {ACME}\r\nContent-Length: 600\r\n\r\n");
-    for _ in 0..60 {
-        // Head and body in writes of their own, as many clients send them.
-        let begun = Instant::now();
-        wire.send(head.as_bytes());
-        wire.send(&[b'.'; 300]);
-        wire.send(&[b'.'; 300]);
-        wire.answer().assert_status(200);
-        small.push(begun.elapsed());
-        // The same in one write, on the same machine at the same moment: what there is to compare with.
-        let begun = Instant::now();
-        wire.send(format!("{head}{}", ".".repeat(600)).as_bytes());
-        wire.answer().assert_status(200);
-        whole.push(begun.elapsed());
-    }
-    small.sort_unstable();
-    whole.sort_unstable();
-    println!("median of small writes {:?}, of one write {:?}", small[30], whole[30]);
-    assert!(small[30] < whole[30] * 12, "{small:?} {whole:?}");
-}
