@@ -34,6 +34,21 @@ fn the_home_is_empty_and_cannot_be_written_or_uncovered() {
 }
 
 #[test]
+fn no_mount_of_its_own_shows_what_is_covered() {
+    // In a namespace of its own the command may mount what it likes, but not without the covers that came with it.
+    let Some(_) = need("guard", Tool::Namespaces) else { return };
+    let home = stocked();
+    let above = home.path().parent().unwrap().to_owned();
+    let tries = "mkdir a b; mount --bind \"$1\" a; mount -t overlay overlay -o lowerdir=\"$1\",upperdir=b,workdir=c a; \
+                 mount --rbind \"$1\" a; find a b -name master.key -o -name vault.db; find \"$1\" -name master.key; \
+                 chroot \"$1\" /bin/true; echo end";
+    let script = format!("mkdir c; unshare -Urm sh -c '{tries}' sh \"$0\" || echo no namespaces in namespaces");
+    let finished = guarded(&home, &["--", "sh", "-c", &script, above.to_str().unwrap()]);
+    finished.assert_code(0).assert_says(&[HOLDS]);
+    assert_eq!(finished.stdout(), "end\n", "{}", finished.stderr());
+}
+
+#[test]
 fn a_key_outside_of_the_home_is_covered_too() {
     let Some(_) = need("guard", Tool::Namespaces) else { return };
     let home = Home::empty();
