@@ -5,6 +5,7 @@
 //! fields and text, so that a client which prints its answers would show it. What the suite found is published in
 //! docs/clients.md, which it writes itself.
 
+mod client;
 mod page;
 mod table;
 
@@ -14,7 +15,8 @@ use std::process::Command;
 
 use crate::harness::{Canary, Finished, Home, Tool, clients, need, private, script};
 use crate::upstream::TestUpstream;
-use table::{CLIENTS, Client, Control};
+use client::{Client, Control};
+use table::CLIENTS;
 
 /// The user's own provider, and nothing reachable beside the test provider.
 const CONFIG: &str = "\
@@ -197,9 +199,9 @@ fn meant(name: &str, scene: &Scene, relay: &str) -> std::ffi::OsString {
 
 macro_rules! clients {
     ($($test:ident: $name:literal,)*) => {
-        mod run { $(#[test] fn $test() { super::through_run(super::client($name)); })* }
-        mod serve { $(#[test] fn $test() { super::through_serve(super::client($name)); })* }
-        mod control { $(#[test] fn $test() { super::without_the_program(super::client($name)); })* }
+        mod run { $(#[test] fn $test() { super::through_run(super::named($name)); })* }
+        mod serve { $(#[test] fn $test() { super::through_serve(super::named($name)); })* }
+        mod control { $(#[test] fn $test() { super::without_the_program(super::named($name)); })* }
 
         #[test]
         fn every_client_is_run() {
@@ -250,10 +252,11 @@ clients! {
     deno_websocket: "Deno's WebSocket",
     bun_fetch: "Bun's fetch",
     go_http: "Go's net/http",
+    rust_reqwest: "reqwest",
     ruby: "Ruby's Net::HTTP",
     php: "PHP's curl",
 }
 
-fn client(name: &str) -> &'static Client {
+fn named(name: &str) -> &'static Client {
     CLIENTS.iter().find(|client| client.name == name).unwrap()
 }

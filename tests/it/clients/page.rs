@@ -5,7 +5,8 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use super::table::{CLIENTS, Client, Pin};
+use super::client::{Client, Pin};
+use super::table::CLIENTS;
 use crate::harness::script;
 
 /// A line for clients whose test stands elsewhere.
@@ -147,6 +148,11 @@ fn version(pin: Pin) -> String {
             let list = read("go/go.mod");
             let found = list.lines().find_map(|line| line.strip_prefix("go "));
             format!("{} or later", found.unwrap())
+        }
+        Pin::Crate(name) => {
+            let list = read("rust/Cargo.toml");
+            let found = list.lines().find_map(|line| line.strip_prefix(name)?.split('"').nth(1));
+            found.unwrap_or_else(|| panic!("{name} is not pinned")).trim_start_matches('=').to_owned()
         }
         Pin::Module(name) => {
             let list = read("go/go.mod");

@@ -1,60 +1,7 @@
 //! The clients of the suite: how each is started, and what has to be true after it ran.
 
+use super::client::{Client, Control, Pin};
 use crate::harness::{Canary, Tool};
-
-/// What a client is, and what has to be true after it ran.
-pub struct Client {
-    pub name: &'static str,
-    /// Its line of the published table; some clients have several cases.
-    pub line: &'static str,
-    /// Where its version stands.
-    pub pin: Pin,
-    pub tool: Tool,
-    /// Arguments after the program; `{work}` is a directory of its own.
-    pub arguments: &'static [&'static str],
-    pub host: &'static str,
-    /// The variable that holds the placeholder.
-    pub variable: &'static str,
-    pub profile: &'static str,
-    /// More words for `secret set`.
-    pub stored: &'static [&'static str],
-    pub secret: fn() -> Canary,
-    /// What stands in its output.
-    pub prints: &'static [&'static str],
-    pub requests: usize,
-    /// The protocol of its exchanges, as the access log has it.
-    pub speaks: &'static str,
-    /// The variables that lead it to the proxy and make it trust, and no others.
-    pub variables: &'static [&'static str],
-    pub control: Control,
-    /// What a user should know.
-    pub note: &'static str,
-}
-
-/// Where a version is written down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pin {
-    /// The distribution's.
-    Debian,
-    /// `requirements.txt`.
-    Python(&'static str),
-    /// `package.json`.
-    Node(&'static str),
-    /// The machine's own Go.
-    Go,
-    /// A module of `go/go.mod`.
-    Module(&'static str),
-    /// Any.
-    Any,
-}
-
-/// Whether the client can do its task without the program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    Possible,
-    /// It needs something of the program's: the base URL, a proxy that takes absolute targets, a rewritten remote.
-    Impossible,
-}
 
 const CURL: Client = Client {
     name: "curl",
@@ -153,6 +100,19 @@ const NODE: Client = Client {
 const AXIOS: Client = Client { variables: &["HTTPS_PROXY", "NODE_EXTRA_CA_CERTS"], ..NODE };
 
 const SOCKET: Client = Client { prints: &["heard first", "heard second"], speaks: "websocket", ..CURL };
+
+const GO: Client = Client {
+    name: "Go's net/http",
+    line: "Go: net/http",
+    pin: Pin::Go,
+    tool: Tool::Go,
+    arguments: &["http", "https://api.acme.example"],
+    prints: &["HTTP/2.0 200", "/echo/fields"],
+    requests: 2,
+    variables: &["HTTPS_PROXY", "SSL_CERT_FILE"],
+    note: "on macOS and Windows Go reads the system's store alone: `keyferry ca trust`",
+    ..CURL_2
+};
 
 pub const CLIENTS: &[Client] = &[
     Client {
@@ -307,6 +267,7 @@ pub const CLIENTS: &[Client] = &[
         host: "bedrock-runtime.us-east-1.amazonaws.com",
         variable: "AWS_BEARER_TOKEN_BEDROCK",
         profile: "bedrock:work",
+        secret: Canary::bedrock,
         prints: &["credential=known"],
         requests: 1,
         variables: &["HTTPS_PROXY", "AWS_CA_BUNDLE"],
@@ -320,6 +281,7 @@ pub const CLIENTS: &[Client] = &[
         host: "api.stripe.com",
         variable: "STRIPE_API_KEY",
         profile: "stripe:work",
+        secret: Canary::stripe,
         prints: &["('livemode', True)"],
         requests: 1,
         variables: &["KEYFERRY_BASE_URL"],
@@ -457,18 +419,16 @@ pub const CLIENTS: &[Client] = &[
         note: "its WebSocket ignores proxies: see below",
         ..CURL
     },
+    GO,
     Client {
-        name: "Go's net/http",
-        line: "Go: net/http",
-        pin: Pin::Go,
-        tool: Tool::Go,
-        arguments: &["http", "https://api.acme.example"],
+        name: "reqwest",
+        line: "Rust: reqwest",
+        pin: Pin::Crate("reqwest"),
+        tool: Tool::Rust,
+        arguments: &["https://api.acme.example"],
         prints: &["HTTP/2.0 200", "/echo/fields"],
-        requests: 2,
-        speaks: "h2",
-        variables: &["HTTPS_PROXY", "SSL_CERT_FILE"],
-        note: "on macOS and Windows Go reads the system's store alone: `keyferry ca trust`",
-        ..CURL
+        note: "0.12 with `rustls-tls` trusts only the roots that it brings: see below",
+        ..GO
     },
     Client {
         name: "Ruby's Net::HTTP",

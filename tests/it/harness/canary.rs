@@ -53,6 +53,14 @@ impl Canary {
         Self(format!("xox{}-{}-{}-{}", "b", digits(), digits(), random(24, LETTERS)))
     }
 
+    pub fn stripe() -> Self {
+        Self(format!("sk_{}_{}", "test", random(99, LETTERS)))
+    }
+
+    pub fn bedrock() -> Self {
+        Self(format!("AB{}{}", "SK", random(128, LETTERS)))
+    }
+
     /// A secret of no known shape, with characters that need escapes in JSON, URLs and headers' quoted strings.
     pub fn awkward() -> Self {
         Self(format!("p@ss/{}+&=%\"\\{}", random(20, LETTERS), random(12, LETTERS)))

@@ -35,6 +35,8 @@ pub enum Tool {
     Wget,
     /// The program of `tests/clients/go`.
     Go,
+    /// The program of `tests/clients/rust`.
+    Rust,
     Ruby,
     /// With its curl extension.
     Php,
@@ -48,10 +50,10 @@ impl Tool {
             Self::Openssl => in_path("openssl"),
             Self::Script => in_path("script"),
             Self::Namespaces => in_path("unshare").filter(|unshare| allows(unshare, &["-Ur", "-m", "true"])),
-            Self::Nft => in_path("ip").and_then(|_| in_path("nft").or_else(|| existing("/usr/sbin/nft"))),
+            Self::Nft => in_path("ip").and_then(|_| in_path("nft").or_else(|| existing("/usr/sbin/nft".as_ref()))),
             Self::Setpriv => in_path("setpriv"),
             Self::Java => in_path("java").filter(|_| in_path("javac").is_some()),
-            Self::Python => Some(clients().join("venv/bin/python")).filter(|path| path.exists()),
+            Self::Python => existing(&clients().join("venv/bin/python")),
             Self::Claude => in_packages("@anthropic-ai", "claude"),
             Self::Codex => in_packages("@openai", "vendor").and_then(|vendor| {
                 let targets = std::fs::read_dir(vendor).ok()?.flatten();
@@ -62,7 +64,8 @@ impl Tool {
             Self::Bun => in_packages("@oven", "bin/bun"),
             Self::SystemNode => in_path("node"),
             Self::Wget => in_path("wget"),
-            Self::Go => Some(clients().join("go/clients")).filter(|path| path.exists()),
+            Self::Go => existing(&clients().join("go/clients")),
+            Self::Rust => existing(&clients().join("rust/debug/keyferry-client-tests")),
             Self::Ruby => in_path("ruby"),
             Self::Php => in_path("php").filter(|php| says(php, &["-m"]).lines().any(|line| line == "curl")),
         }
@@ -87,6 +90,9 @@ impl Tool {
             Self::Ruby => "apt-get install ruby",
             Self::Php => "apt-get install php-cli php-curl",
             Self::SystemNode => "apt-get install nodejs",
+            Self::Rust => {
+                "cargo build --locked --manifest-path tests/clients/rust/Cargo.toml --target-dir target/clients/rust"
+            }
             Self::Go => "install Go 1.26, then: go build -C tests/clients/go -o $PWD/target/clients/go/clients .",
             Self::Claude | Self::Codex | Self::Node | Self::Deno | Self::Bun => {
                 "mkdir -p target/clients/node && cp tests/clients/package*.json target/clients/node/ \
@@ -142,8 +148,8 @@ fn allows(program: &std::path::Path, arguments: &[&str]) -> bool {
     Command::new(program).args(arguments).output().is_ok_and(|output| output.status.success())
 }
 
-fn existing(path: &str) -> Option<PathBuf> {
-    Some(PathBuf::from(path)).filter(|path| path.exists())
+fn existing(path: &std::path::Path) -> Option<PathBuf> {
+    Some(path.to_owned()).filter(|path| path.exists())
 }
 
 fn in_path(name: &str) -> Option<PathBuf> {
