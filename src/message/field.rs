@@ -100,14 +100,28 @@ pub fn strip_response(fields: &mut HeaderMap) {
 /// Whether the request asks to become a WebSocket (RFC 6455 section 4.1), the one upgrade that is passed on.
 #[must_use]
 pub fn asks_for_websocket(fields: &HeaderMap) -> bool {
-    let has = |name: HeaderName, token: &str| {
-        fields
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .any(|text| text.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
+    let wants = |token: &str| token.eq_ignore_ascii_case("websocket");
+    asks_to_upgrade(fields) && tokens(fields, header::UPGRADE).any(wants)
+}
+
+/// Whether the request asks to become something that is not passed on. Other versions of HTTP and TLS are no such
+/// thing: clients offer them on any request, and go on without.
+#[must_use]
+pub fn asks_for_another_protocol(fields: &HeaderMap) -> bool {
+    let own = |token: &str| {
+        let name = token.split('/').next().unwrap_or(token);
+        ["websocket", "h2c", "h2", "http", "tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
     };
-    has(header::CONNECTION, "upgrade") && has(header::UPGRADE, "websocket")
+    asks_to_upgrade(fields) && tokens(fields, header::UPGRADE).any(|token| !own(token))
+}
+
+fn asks_to_upgrade(fields: &HeaderMap) -> bool {
+    tokens(fields, header::CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
+}
+
+fn tokens(fields: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let texts = fields.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 
 /// A field value that is kept out of `Debug` output and out of HPACK's dynamic table.
@@ -158,5 +172,11 @@ mod tests {
     fn a_websocket_needs_both_fields() {
         assert!(asks_for_websocket(&fields(&[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")])));
         assert!(!asks_for_websocket(&fields(&[("upgrade", "websocket")])));
+        for (token, other) in
+            [("websocket", false), ("h2c", false), ("TLS/1.3", false), ("foo", true), ("h2c, foo", true)]
+        {
+            assert_eq!(asks_for_another_protocol(&fields(&[("connection", "upgrade"), ("upgrade", token)])), other);
+            assert!(!asks_for_another_protocol(&fields(&[("upgrade", token)])));
+        }
     }
 }

@@ -25,7 +25,7 @@ use hyper_util::rt::TokioIo;
 use self::relay::Open;
 use crate::agent::Agent;
 use crate::code::Code;
-use crate::message::field::{asks_for_websocket, strip_hop_by_hop, strip_response};
+use crate::message::field::{asks_for_another_protocol, asks_for_websocket, strip_hop_by_hop, strip_response};
 use crate::proxy::account::Account;
 use crate::proxy::answer::{self, Credentialed, Way};
 use crate::proxy::delivery::Delivery;
@@ -66,6 +66,9 @@ pub fn asked(shared: &Arc<Shared>, request: &mut Request<Incoming>) -> Result<Op
         Some(protocol) if protocol.as_str() == "websocket" && *request.method() == Method::CONNECT => By::Http2,
         // Another protocol stays a CONNECT, which is refused where methods are.
         Some(_) => return Ok(None),
+        None if request.version() != Version::HTTP_2 && asks_for_another_protocol(request.headers()) => {
+            return Err(Answer::saying(Code::MethodNotAllowed, "the one upgrade that is passed on is to a WebSocket"));
+        }
         None if request.version() == Version::HTTP_2 || !asks_for_websocket(request.headers()) => return Ok(None),
         None => By::Http1,
     };

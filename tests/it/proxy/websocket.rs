@@ -240,7 +240,7 @@ fn what_only_looks_like_a_websocket_is_not_switched() {
         (plain("keep-alive, Upgrade", "keep-alive"), 200),
         (plain("Connection: keep-alive, Upgrade\r\n", ""), 200),
         (plain("Upgrade: websocket", "Upgrade: h2c"), 200),
-        (plain("Upgrade: websocket", "Upgrade: websocket2"), 200),
+        (plain("Upgrade: websocket", "Upgrade: websocket2"), 501),
         (plain("Upgrade: websocket", "X-Upgrade: websocket"), 200),
         (plain(KEY, "short"), 400),
         (plain(&format!("Sec-WebSocket-Key: {KEY}\r\n"), ""), 400),
