@@ -181,6 +181,7 @@ impl Vault {
         let read = self.store().credentials().await?;
         let manifest = self.guard().check(read.manifest)?;
         self.guard().check_table(&manifest, read.found.iter().map(|(row, _)| row))?;
+        self.learn(read.found.iter().filter_map(|(_, version)| version.as_ref()).map(|version| version.term)).await?;
         read.found
             .into_iter()
             .map(|(row, version)| {
@@ -231,6 +232,11 @@ impl Vault {
                 found.faults.extend(opened.err());
             }
         }
+        // Rows that no credential leads to are seen by the count alone.
+        let versions = self.store().versions().await?;
+        let manifest = self.guard().check(versions.manifest)?;
+        let counted = self.guard().check_table(&manifest, versions.found.iter());
+        found.faults.extend(counted.err().filter(|_| found.faults.is_empty()));
         self.agents().await?;
         self.tokens().await?;
         Ok(found)
@@ -259,6 +265,7 @@ impl Vault {
         let read = self.store().credential(&name.to_string(), &scope.to_string(), history).await?;
         let manifest = self.guard().check(read.manifest)?;
         let Some((row, versions)) = read.found else { return Ok((manifest, None)) };
+        self.learn(versions.iter().map(|version| version.term)).await?;
         Ok((manifest, Some((self.guard().verify(row, what)?, versions))))
     }
 
@@ -293,8 +300,12 @@ impl Vault {
         changes: Vec<Change>,
     ) -> Result<Commit, VaultError> {
         manifest.epoch = from_epoch.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
+        let epoch = manifest.epoch;
         let manifest = self.guard().seal(manifest);
-        self.store().commit(Batch { from_epoch, manifest, changes }).await
+        self.announce(epoch, &changes).await?;
+        let done = self.store().commit(Batch { from_epoch, manifest, changes }).await?;
+        self.settled(done, epoch).await?;
+        Ok(done)
     }
 }
 

@@ -52,6 +52,63 @@ pub enum VaultError {
         /// Where it should come from.
         source_name: String,
     },
+    /// There is no passphrase to open the vault with.
+    #[error("the vault is locked, and its passphrase was not given: {reason}")]
+    Locked {
+        /// What was tried; nothing of the passphrase.
+        reason: String,
+    },
+    /// A passphrase that would be guessed.
+    #[error("the passphrase is shorter than {shortest} characters")]
+    WeakPassphrase {
+        /// The least.
+        shortest: usize,
+    },
+    /// The command that should print the key did not.
+    #[error("the command that prints the vault's key {reason}")]
+    KeyCommand {
+        /// What it did instead.
+        reason: String,
+    },
+    /// The database is older than one that was in use here.
+    #[error("the vault at {vault} is an older copy: it has change {found}, and change {known} was made here")]
+    RolledBack {
+        /// The database.
+        vault: PathBuf,
+        /// Its epoch.
+        found: u64,
+        /// The epoch that was reached.
+        known: u64,
+    },
+    /// What notes the newest change is unreadable or of another vault.
+    #[error("{path} does not belong to this vault")]
+    Anchor {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A copy of another vault.
+    #[error("{path} is a copy of another vault")]
+    OtherVault {
+        /// The copy.
+        path: PathBuf,
+    },
+    /// The root key of another vault key change must be put in place first.
+    #[error("the root key was changed to another source, and this one is the old one")]
+    RootMoved,
+    /// A key source whose key only its owner can change.
+    #[error("Keyferry cannot change the key of {source_name}")]
+    FixedRoot {
+        /// The source.
+        source_name: String,
+    },
+    /// The change could not be written down, so it was not made.
+    #[error("nothing was changed: {reason}")]
+    NotRecorded {
+        /// Why not.
+        reason: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// The key source is not one of the known kinds.
     #[error("unknown key source")]
     KeySource,
@@ -138,6 +195,13 @@ pub enum VaultError {
     System(&'static str),
 }
 
+impl From<std::io::Error> for VaultError {
+    /// Of the memory for a key, the one place where an error of the system has no path.
+    fn from(_: std::io::Error) -> Self {
+        Self::System("the system gave no memory for a key")
+    }
+}
+
 impl VaultError {
     pub(super) fn corrupt(what: impl Into<String>) -> Self {
         Self::Corrupt { what: what.into() }
@@ -161,7 +225,28 @@ impl VaultError {
             }
             Self::KeyLength { newline: true, .. } => "write the key without a newline at its end, or as base64 text",
             Self::KeyLength { .. } => "the key is 32 random bytes, raw, or as base64 or hexadecimal text",
+            Self::KeyNotGiven { source_name } if source_name.starts_with("credential:") => {
+                "start it by systemd with LoadCredential= or LoadCredentialEncrypted= for this name"
+            }
             Self::KeyNotGiven { .. } => "set it in the environment of this command",
+            Self::Locked { .. } => {
+                "run it at a terminal, or name a file that holds the passphrase with KEYFERRY_PASSPHRASE_FILE"
+            }
+            Self::WeakPassphrase { .. } => "a few words in a row are easy to keep and hard to guess",
+            Self::KeyCommand { .. } => "run the command of vault.master_key by hand: it prints 32 bytes as base64 text",
+            Self::RolledBack { .. } => {
+                "put the newest copy back; if it is lost: keyferry vault verify --accept-rollback, then rotate what changed since"
+            }
+            Self::Anchor { path } => {
+                return Some(format!(
+                    "put {} back from a backup; if it is lost: keyferry vault verify --accept-rollback",
+                    path.display()
+                ));
+            }
+            Self::OtherVault { .. } => "move the present vault away first if that is what you want",
+            Self::RootMoved => "name the new source in keyferry.yaml (vault.master_key), then try again",
+            Self::FixedRoot { .. } => "give it another source: keyferry vault rekey --to SOURCE",
+            Self::NotRecorded { hint, .. } => return Some(hint.clone()),
             Self::KeySource => {
                 "vault.master_key is file:PATH, env:VAR, passphrase, keyring, command:COMMAND or credential:NAME"
             }
@@ -201,14 +286,20 @@ impl VaultError {
             | Self::KeyLength { .. }
             | Self::KeySource
             | Self::NotAvailableYet { .. }
+            | Self::RootMoved
             | Self::Home(_) => 78,
-            Self::KeyNotGiven { .. } => 4,
-            Self::Value(_) | Self::Field { .. } => 2,
+            Self::KeyNotGiven { .. } | Self::Locked { .. } | Self::KeyCommand { .. } => 4,
+            Self::WeakPassphrase { .. } | Self::Value(_) | Self::Field { .. } => 2,
             Self::Missing { .. }
             | Self::Damaged { .. }
             | Self::Leftover { .. }
             | Self::NewerSchema { .. }
             | Self::Corrupt { .. }
+            | Self::RolledBack { .. }
+            | Self::Anchor { .. }
+            | Self::OtherVault { .. }
+            | Self::FixedRoot { .. }
+            | Self::NotRecorded { .. }
             | Self::Busy
             | Self::ReadOnly
             | Self::DiskFull
@@ -224,7 +315,11 @@ impl VaultError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Corrupt { .. } | Self::Damaged { .. } | Self::Leftover { .. } => Code::VaultCorrupt,
+            Self::Corrupt { .. }
+            | Self::Damaged { .. }
+            | Self::Leftover { .. }
+            | Self::RolledBack { .. }
+            | Self::Anchor { .. } => Code::VaultCorrupt,
             _ => Code::VaultLocked,
         }
     }

@@ -218,6 +218,11 @@ impl Guard {
         keyed(&self.manifest, &[b"manifest\0", &self.place, &manifest.epoch.to_be_bytes(), &manifest.body()])
     }
 
+    /// Protects a noted epoch.
+    pub(super) fn anchor(&self, epoch: u64) -> [u8; 32] {
+        keyed(&self.manifest, &[b"anchor\0", &self.place, &epoch.to_be_bytes()])
+    }
+
     /// What a row's MAC adds to the sum. Keyed, so that nobody without the key can look for rows of equal sums.
     fn mark(&self, section: Section, mac: &[u8; 32]) -> [u8; 32] {
         keyed(&self.manifest, &[b"row\0", section.label(), mac])

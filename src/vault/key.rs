@@ -1,20 +1,20 @@
-//! The vault's keys: the root key, where it comes from, and the keys that it wraps.
+//! The vault's keys: where the root key comes from, and the keys that it wraps.
 //!
 //! The root key seals nothing but the vault keys (records of kind 4). Term 0 is the identity key: tokens, placeholders,
 //! row MACs and the manifest hang on keys derived from it, so that they outlive a rotation of the others. Terms from 1
 //! on seal credentials; the highest one seals new ones.
 //!
-//! Invariant: a root key is made only where there is neither a key nor a vault, and never written over anything.
+//! A root key is replaced in two steps: for a while the keyring is there twice, wrapped by the new root key and by the one
+//! before, so that whatever happens in between one of the two opens it.
+//!
+//! Invariant: keys are in memory of their own that is not swapped, and are overwritten when the vault is closed.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use base64::engine::{DecodePaddingMode, general_purpose};
+use arc_swap::ArcSwap;
+use base64::engine::general_purpose::{self, GeneralPurpose};
 use hkdf::Hkdf;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
@@ -22,17 +22,20 @@ use zeroize::Zeroizing;
 
 use super::error::VaultError;
 use super::integrity::Guard;
-use super::record::{self, Context, KIND_WRAPPED_KEY};
-use super::store::{Root, WrappedKey};
-use crate::home::{Home, HomeError, read_secret_file, write_new_private};
+use super::record::{self, Context};
+use super::root::RootKey;
+use super::store::{Root, WrappedKey, Wrapping};
+use crate::home::Home;
 use crate::secret::Secret;
+use crate::sys::KeyMemory;
 
-/// The length of every key here.
-pub const KEY_BYTES: usize = 32;
+pub use crate::sys::KEY_BYTES;
+
 /// The term of the key that identifies tokens and protects rows.
 const IDENTITY: u32 = 0;
 
-type KeyBytes = Box<Zeroizing<[u8; KEY_BYTES]>>;
+/// A key in memory that is not swapped.
+pub(super) type Key = Arc<KeyMemory>;
 
 /// Where the root key comes from, `vault.master_key` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +77,21 @@ impl KeySource {
         }
     }
 
-    fn name(&self, home: &Home) -> String {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::File(path) => format!("file:{}", path.display()),
+            Self::Env(name) => format!("env:{name}"),
+            Self::Passphrase => "passphrase".to_owned(),
+            Self::Keyring => "keyring".to_owned(),
+            Self::Command(command) => format!("command:{command}"),
+            Self::Credential(name) => format!("credential:{name}"),
+        }
+    }
+
+    /// What it is called in messages.
+    pub(super) fn name(&self, home: &Home) -> String {
         match self {
             Self::File(path) => home.resolve(path).display().to_string(),
             Self::Env(name) => format!("env:{name}"),
@@ -86,156 +103,113 @@ impl KeySource {
     }
 }
 
-/// The root key.
-pub struct RootKey {
-    bytes: KeyBytes,
-    source_name: String,
-}
-
-impl RootKey {
-    /// Gets the key of a vault that exists.
-    pub(super) fn load(
-        source: &KeySource,
-        home: &Home,
-        vars: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<Self, VaultError> {
-        match source {
-            KeySource::File(path) => {
-                let path = home.resolve(path);
-                // Long enough for any textual form; a longer file is no key.
-                const LIMIT: u64 = 4096;
-                match read_secret_file(&path, LIMIT) {
-                    Ok(bytes) => Self::from_bytes(&bytes, source.name(home)),
-                    Err(HomeError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                        Err(VaultError::KeyMissing { key: path, vault: home.vault_db() })
-                    }
-                    Err(error) => Err(error.into()),
-                }
-            }
-            KeySource::Env(variable) => {
-                let text = vars(variable).filter(|text| !text.is_empty());
-                let text = text.ok_or_else(|| VaultError::KeyNotGiven { source_name: source.name(home) })?;
-                let bytes = Zeroizing::new(text.into_encoded_bytes());
-                Self::from_bytes(&bytes, source.name(home))
-            }
-            KeySource::Passphrase => Err(VaultError::NotAvailableYet { what: "vault.master_key: passphrase" }),
-            KeySource::Keyring => Err(VaultError::NotAvailableYet { what: "vault.master_key: keyring" }),
-            KeySource::Command(_) => Err(VaultError::NotAvailableYet { what: "vault.master_key: command" }),
-            KeySource::Credential(_) => Err(VaultError::NotAvailableYet { what: "vault.master_key: credential" }),
-        }
-    }
-
-    /// Gets the key for a vault that is to be made; a key file that is not there is made as well.
-    pub(super) fn load_or_create(
-        source: &KeySource,
-        home: &Home,
-        vars: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<Self, VaultError> {
-        match Self::load(source, home, vars) {
-            Err(VaultError::KeyMissing { key, .. }) => {
-                match write_new_private(&key, random::<KEY_BYTES>()?.as_slice()) {
-                    Ok(()) => {}
-                    // Another process was first: its key is the key.
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                    Err(source) => return Err(HomeError::Io { deed: "write", path: key, source }.into()),
-                }
-                Self::load(source, home, vars)
-            }
-            other => other,
-        }
-    }
-
-    /// A key that is nowhere else, for a vault in memory.
-    pub(super) fn ephemeral() -> Result<Self, VaultError> {
-        Ok(Self { bytes: random()?, source_name: "memory".to_owned() })
-    }
-
-    fn from_bytes(bytes: &[u8], source_name: String) -> Result<Self, VaultError> {
-        let mut key: KeyBytes = Box::new(Zeroizing::new([0; KEY_BYTES]));
-        if bytes.len() == KEY_BYTES {
-            key.copy_from_slice(bytes);
-            return Ok(Self { bytes: key, source_name });
-        }
-        let text = bytes.trim_ascii();
-        let decoded = decode(text).filter(|decoded| decoded.len() == KEY_BYTES);
-        match decoded {
-            Some(decoded) => {
-                key.copy_from_slice(&decoded);
-                Ok(Self { bytes: key, source_name })
-            }
-            None => Err(VaultError::KeyLength {
-                source_name,
-                found: bytes.len(),
-                newline: bytes.len() == KEY_BYTES + 1 && bytes.ends_with(b"\n"),
-            }),
-        }
-    }
-
-    fn check_value(&self) -> [u8; 16] {
-        let full = derive(&self.bytes, "root-check");
-        full.first_chunk().copied().unwrap_or_default()
-    }
-
-    fn wrap(&self, term: u32, deployment: [u8; 16], vault: [u8; 16]) -> Result<WrappedKey, VaultError> {
-        let name = random::<16>()?;
-        let context = Context { deployment, vault, record: **name, kind: KIND_WRAPPED_KEY, term, version: 1 };
-        let sealed = record::seal(&self.bytes, &context, random::<KEY_BYTES>()?.as_slice(), &**random()?)
-            .map_err(|_| VaultError::System("a vault key could not be sealed"))?;
-        Ok(WrappedKey { term, record: **name, generation: 1, sealed })
-    }
-}
-
 /// Makes the identity of a new vault: its names, and its keys wrapped by `root`.
 pub(super) fn found(root: &RootKey) -> Result<Root, VaultError> {
     let (deployment, vault) = (**random()?, **random()?);
-    let keyring = vec![root.wrap(IDENTITY, deployment, vault)?, root.wrap(1, deployment, vault)?];
-    Ok(Root { deployment, vault, root_check: root.check_value(), keyring })
+    let wrap = |term| root.wrap(WrapName { term, generation: 1, deployment, vault }, &new_key()?);
+    let keyring = vec![wrap(IDENTITY)?, wrap(1)?];
+    Ok(Root { deployment, vault, wrapping: Wrapping { check: root.check(), kdf: root.kdf(), keyring }, before: None })
+}
+
+/// Which wrapped key is meant.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WrapName {
+    pub(super) term: u32,
+    pub(super) generation: u64,
+    pub(super) deployment: [u8; 16],
+    pub(super) vault: [u8; 16],
 }
 
 /// The vault's keys, unwrapped.
 pub struct Keys {
     deployment: [u8; 16],
     vault: [u8; 16],
-    identity: KeyBytes,
-    terms: BTreeMap<u32, KeyBytes>,
+    identity: Key,
+    /// Changes when a new term begins; the other keys never do.
+    terms: ArcSwap<Terms>,
     token: Zeroizing<[u8; KEY_BYTES]>,
     guard: Guard,
 }
 
+type Terms = BTreeMap<u32, Key>;
+
+/// By which of the keys that may open a vault it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// By the present root key.
+    Present,
+    /// By the one before, while a change of the root key is unfinished.
+    Before,
+}
+
 impl Keys {
     /// Unwraps the keyring of `stored`.
-    pub(super) fn unwrap(root: &RootKey, stored: &Root, vault_path: PathBuf) -> Result<Self, VaultError> {
-        let right_root = bool::from(root.check_value().ct_eq(&stored.root_check));
-        let mut terms = BTreeMap::new();
-        for wrapped in &stored.keyring {
-            let context = Context {
-                deployment: stored.deployment,
-                vault: stored.vault,
-                record: wrapped.record,
-                kind: KIND_WRAPPED_KEY,
-                term: wrapped.term,
-                version: wrapped.generation,
-            };
-            match record::open(&root.bytes, &context, &wrapped.sealed) {
-                Ok(key) if right_root && key.len() == KEY_BYTES => {
-                    let mut bytes: KeyBytes = Box::new(Zeroizing::new([0; KEY_BYTES]));
-                    bytes.copy_from_slice(&key);
-                    terms.insert(wrapped.term, bytes);
-                }
-                Err(_) if !right_root => {
-                    return Err(VaultError::WrongKey { source_name: root.source_name.clone(), vault: vault_path });
-                }
-                _ => return Err(VaultError::corrupt("the vault's keyring")),
-            }
-        }
-        let identity = terms.remove(&IDENTITY).ok_or_else(|| VaultError::corrupt("the vault's keyring"))?;
-        if terms.is_empty() {
+    pub(super) fn unwrap(root: &RootKey, stored: &Root, vault_path: PathBuf) -> Result<(Self, Opened), VaultError> {
+        let (all, opened) = unwrap_all(root, stored, vault_path)?;
+        let (identity, terms) = parted(all)?;
+        let (deployment, vault) = (stored.deployment, stored.vault);
+        let guard =
+            Guard::new(derive(identity.bytes(), "row-mac"), derive(identity.bytes(), "manifest"), deployment, vault);
+        let token = derive(identity.bytes(), "token-id");
+        let terms = ArcSwap::from_pointee(terms);
+        Ok((Self { deployment, vault, identity, terms, token, guard }, opened))
+    }
+
+    /// Takes the terms of `stored`, which another process may have changed. What was sealed under a term that has just
+    /// ended still opens here: a snapshot may hold it.
+    pub(super) fn renew(&self, root: &RootKey, stored: &Root, vault_path: PathBuf) -> Result<(), VaultError> {
+        let same_vault = (stored.deployment, stored.vault) == (self.deployment, self.vault);
+        let (all, _) = unwrap_all(root, stored, vault_path)?;
+        let (identity, mut terms) = parted(all)?;
+        if !same_vault || !bool::from(identity.bytes().ct_eq(self.identity.bytes())) {
             return Err(VaultError::corrupt("the vault's keyring"));
         }
-        let (deployment, vault) = (stored.deployment, stored.vault);
-        let guard = Guard::new(derive(&identity, "row-mac"), derive(&identity, "manifest"), deployment, vault);
-        let token = derive(&identity, "token-id");
-        Ok(Self { deployment, vault, identity, terms, token, guard })
+        let newest = terms.last_key_value().map(|(term, _)| *term);
+        if let Some((term, key)) = self.terms.load().last_key_value().filter(|(term, _)| Some(**term) < newest) {
+            terms.entry(*term).or_insert_with(|| Arc::clone(key));
+        }
+        self.terms.store(Arc::new(terms));
+        Ok(())
+    }
+
+    /// Whether these terms are the ones that are here; an ended one before the newest may be here as well.
+    pub(super) fn are(&self, stored: &[WrappedKey]) -> bool {
+        let terms = self.terms.load();
+        let newest = stored.iter().map(|wrapped| wrapped.term).max();
+        stored.iter().all(|wrapped| wrapped.term == IDENTITY || terms.contains_key(&wrapped.term))
+            && newest == terms.last_key_value().map(|(term, _)| *term)
+    }
+
+    /// Whether what was sealed under `term` opens here.
+    pub(super) fn has(&self, term: u32) -> bool {
+        self.terms.load().contains_key(&term)
+    }
+
+    /// Every key wrapped anew by `root`.
+    pub(super) fn wrapped_by(&self, root: &RootKey, stored: &Wrapping) -> Result<Wrapping, VaultError> {
+        let terms = self.terms.load();
+        let wrap = |before: &WrappedKey| {
+            let key = if before.term == IDENTITY { Some(&self.identity) } else { terms.get(&before.term) };
+            let key = key.ok_or_else(|| VaultError::corrupt("the vault's keyring"))?;
+            let generation = before.generation.checked_add(1).ok_or(VaultError::VersionsExhausted)?;
+            root.wrap(self.wrap_name(before.term, generation), key)
+        };
+        let keyring = stored.keyring.iter().map(wrap).collect::<Result<_, _>>()?;
+        Ok(Wrapping { check: root.check(), kdf: root.kdf(), keyring })
+    }
+
+    /// The key of another term, wrapped by `root`.
+    pub(super) fn new_term(&self, root: &RootKey, term: u32) -> Result<WrappedKey, VaultError> {
+        root.wrap(self.wrap_name(term, 1), &new_key()?)
+    }
+
+    fn wrap_name(&self, term: u32, generation: u64) -> WrapName {
+        WrapName { term, generation, deployment: self.deployment, vault: self.vault }
+    }
+
+    /// Which vault this is.
+    pub(super) fn vault(&self) -> [u8; 16] {
+        self.vault
     }
 
     /// What protects the rows.
@@ -250,27 +224,28 @@ impl Keys {
 
     /// A key for a use outside the vault, told apart from all inner ones.
     pub(super) fn for_use(&self, label: &str) -> Arc<Secret> {
-        Arc::new(Secret::new(derive(&self.identity, &format!("use/{label}")).to_vec()))
+        Arc::new(Secret::new(derive(self.identity.bytes(), &format!("use/{label}")).to_vec()))
     }
 
     /// The term that seals new records.
     pub(super) fn current_term(&self) -> u32 {
-        self.terms.last_key_value().map_or(1, |(term, _)| *term)
+        self.terms.load().last_key_value().map_or(1, |(term, _)| *term)
     }
 
     /// Seals a record under the current term.
     pub(super) fn seal(&self, name: RecordName, payload: &[u8]) -> Result<Vec<u8>, VaultError> {
-        let term = self.current_term();
-        let key = self.terms.get(&term).ok_or_else(|| VaultError::corrupt("the vault's keyring"))?;
-        record::seal(key, &self.context(name, term), payload, &**random()?)
+        let terms = self.terms.load();
+        let (term, key) = terms.last_key_value().ok_or_else(|| VaultError::corrupt("the vault's keyring"))?;
+        record::seal(key.bytes(), &self.context(name, *term), payload, &**random()?)
             .map_err(|_| VaultError::System("the record is too large"))
     }
 
     /// Opens a record of any term that is still on the keyring. `None` for every reason.
     pub(super) fn open(&self, name: RecordName, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let term = record::term(sealed)?;
-        let key = self.terms.get(&term)?;
-        match record::open(key, &self.context(name, term), sealed) {
+        let terms = self.terms.load();
+        let key = terms.get(&term)?;
+        match record::open(key.bytes(), &self.context(name, term), sealed) {
             Ok(payload) => Some(payload),
             Err(error) => {
                 tracing::error!(reason = %error, "a vault record did not open");
@@ -291,6 +266,58 @@ impl Keys {
     }
 }
 
+/// The keyring of `stored`, opened by `root`, which may be the present root key or the one before.
+fn unwrap_all(root: &RootKey, stored: &Root, vault_path: PathBuf) -> Result<(Terms, Opened), VaultError> {
+    let check = root.check();
+    let fits = |wrapping: &&Wrapping| bool::from(check.ct_eq(&wrapping.check));
+    let (wrapping, opened) = match (fits(&&stored.wrapping), stored.before.as_ref().filter(fits)) {
+        (true, _) => (&stored.wrapping, Opened::Present),
+        (false, Some(before)) => (before, Opened::Before),
+        (false, None) => return Err(no_fit(root, stored, vault_path)),
+    };
+    let corrupt = || VaultError::corrupt("the vault's keyring");
+    let mut all = Terms::new();
+    for wrapped in &wrapping.keyring {
+        let name = WrapName {
+            term: wrapped.term,
+            generation: wrapped.generation,
+            deployment: stored.deployment,
+            vault: stored.vault,
+        };
+        all.insert(wrapped.term, root.unwrap(name, wrapped).ok_or_else(corrupt)?);
+    }
+    Ok((all, opened))
+}
+
+/// A root key whose check value is not the stored one opens nothing, or the stored one was changed.
+fn no_fit(root: &RootKey, stored: &Root, vault: PathBuf) -> VaultError {
+    let opens = stored.wrapping.keyring.iter().any(|wrapped| {
+        let (term, generation) = (wrapped.term, wrapped.generation);
+        let name = WrapName { term, generation, deployment: stored.deployment, vault: stored.vault };
+        root.unwrap(name, wrapped).is_some()
+    });
+    if opens {
+        return VaultError::corrupt("the vault's keyring");
+    }
+    VaultError::WrongKey { source_name: root.source_name().to_owned(), vault }
+}
+
+/// The identity key, and the others.
+fn parted(mut all: Terms) -> Result<(Key, Terms), VaultError> {
+    let identity = all.remove(&IDENTITY).filter(|_| !all.is_empty());
+    Ok((identity.ok_or_else(|| VaultError::corrupt("the vault's keyring"))?, all))
+}
+
+/// A new key from the operating system's generator.
+pub(super) fn new_key() -> Result<Key, VaultError> {
+    key_of(|key| getrandom::fill(key).map_err(|_| VaultError::System("the operating system gave no randomness")))
+}
+
+/// A key that `fill` writes.
+pub(super) fn key_of(fill: impl FnOnce(&mut [u8; KEY_BYTES]) -> Result<(), VaultError>) -> Result<Key, VaultError> {
+    Ok(Arc::new(KeyMemory::filled(fill)?))
+}
+
 /// Which record is meant.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RecordName {
@@ -306,29 +333,12 @@ pub(super) fn random<const N: usize>() -> Result<Box<Zeroizing<[u8; N]>>, VaultE
     Ok(bytes)
 }
 
-fn derive(key: &[u8; KEY_BYTES], label: &str) -> Zeroizing<[u8; KEY_BYTES]> {
+pub(super) fn derive(key: &[u8; KEY_BYTES], label: &str) -> Zeroizing<[u8; KEY_BYTES]> {
     let mut output = Zeroizing::new([0; KEY_BYTES]);
     // RFC 5869 section 2.3: 32 bytes are far below the limit of 255 blocks.
     let info = [b"keyferry/v1 ".as_slice(), label.as_bytes()];
     let _ = Hkdf::<Sha256>::new(Some(b""), key).expand_multi_info(&info, output.as_mut_slice());
     output
-}
-
-/// Reads hexadecimal or base64 text of either alphabet, padded or not.
-fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-    let decode_hex = || {
-        let digit = |byte: &u8| char::from(*byte).to_digit(16);
-        let (pairs, rest) = text.as_chunks::<2>();
-        let bytes = pairs.iter().map(|[high, low]| u8::try_from(digit(high)? << 4 | digit(low)?).ok());
-        rest.is_empty().then(|| bytes.collect::<Option<Vec<u8>>>().map(Zeroizing::new)).flatten()
-    };
-    if text.len() == 2 * KEY_BYTES {
-        return decode_hex();
-    }
-    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    [base64::alphabet::STANDARD, base64::alphabet::URL_SAFE]
-        .iter()
-        .find_map(|alphabet| GeneralPurpose::new(alphabet, lenient).decode(text).ok().map(Zeroizing::new))
 }
 
 /// Base64 as records hold it.

@@ -6,6 +6,7 @@
 //!
 //! Invariant: the file appears under its name only complete, so an empty or half-made one is damage, never a new vault.
 
+mod copy;
 mod rows;
 mod schema;
 
@@ -104,6 +105,13 @@ impl SqliteStore {
         Ok(Self { shared: Arc::new(Shared { connection: Mutex::new(connection), path: path.to_owned() }) })
     }
 
+    /// What identifies the vault, before its keys are there. Blocks.
+    pub(super) fn root_now(&self) -> Result<Root, VaultError> {
+        let mut connection = self.shared.connection.lock();
+        let root = connection.transaction().and_then(|view| rows::root(&view));
+        root.map_err(|error| failure(&self.shared.path, error))
+    }
+
     /// Makes a database that is in memory only.
     pub(super) fn in_memory(root: &Root, manifest: &Manifest) -> Result<Self, VaultError> {
         let path = PathBuf::from(":memory:");
@@ -167,8 +175,8 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn root(&self) -> Result<Root, VaultError> {
-        self.view(rows::root).await
+    async fn root(&self) -> Result<Read<Root>, VaultError> {
+        self.read(rows::root).await
     }
 
     async fn manifest(&self) -> Result<Manifest, VaultError> {
@@ -197,6 +205,25 @@ impl Store for SqliteStore {
         .await
     }
 
+    async fn versions(&self) -> Result<Read<Vec<VersionRow>>, VaultError> {
+        self.read(rows::all_versions).await
+    }
+
+    async fn versions_before(&self, term: u32, limit: u32) -> Result<Read<Vec<VersionRow>>, VaultError> {
+        self.read(move |view| rows::versions_before(view, term, limit)).await
+    }
+
+    async fn copy_to(&self, path: &Path) -> Result<(), VaultError> {
+        let (shared, path) = (Arc::clone(&self.shared), path.to_owned());
+        let copying = move || copy::to_new_file(&shared.connection.lock(), &shared.path, &path);
+        tokio::task::spawn_blocking(copying).await.map_err(|_| VaultError::System("a task of the vault was lost"))?
+    }
+
+    async fn tidy(&self) -> Result<(), VaultError> {
+        // A reader elsewhere may keep the log from being emptied; it is emptied by the next one then.
+        self.run(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))).await
+    }
+
     async fn roster(&self) -> Result<Read<Roster>, VaultError> {
         self.read(|view| Ok(Roster { agents: rows::agents(view)?, tokens: rows::tokens(view)? })).await
     }
@@ -208,13 +235,8 @@ impl Store for SqliteStore {
                 return Ok(Commit::Conflict);
             }
             for change in &batch.changes {
-                match change {
-                    Change::PutCredential(row) => rows::put_credential(&transaction, row)?,
-                    Change::AddVersion(row) => rows::add_version(&transaction, row)?,
-                    Change::DeleteCredential(record) => rows::delete_credential(&transaction, record)?,
-                    Change::PutAgent(row) => rows::put_agent(&transaction, row)?,
-                    Change::PutToken(row) => rows::put_token(&transaction, row)?,
-                    Change::DeleteToken(digest) => rows::delete_token(&transaction, digest)?,
+                if !apply(&transaction, change)? {
+                    return Ok(Commit::Conflict);
                 }
             }
             transaction.commit()?;
@@ -238,6 +260,27 @@ impl Store for SqliteStore {
     async fn save_pool_rows(&self, rows: Vec<(String, String)>) -> Result<(), VaultError> {
         self.write(move |transaction| rows::save_pool_rows(transaction, &rows)).await
     }
+}
+
+/// Makes one change. `false` when it can't be made any more, since a vault key that it needs has ended.
+fn apply(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Result<bool> {
+    match change {
+        Change::PutCredential(row) => rows::put_credential(transaction, row)?,
+        Change::AddVersion(row) | Change::ResealVersion(row) if !rows::has_key(transaction, row.term)? => {
+            return Ok(false);
+        }
+        Change::AddVersion(row) => rows::add_version(transaction, row)?,
+        Change::ResealVersion(row) => rows::reseal_version(transaction, row)?,
+        Change::DeleteCredential(record) => rows::delete_credential(transaction, record)?,
+        Change::PutAgent(row) => rows::put_agent(transaction, row)?,
+        Change::PutToken(row) => rows::put_token(transaction, row)?,
+        Change::DeleteToken(digest) => rows::delete_token(transaction, digest)?,
+        Change::AddKey(key) => rows::add_key(transaction, key)?,
+        Change::DropKeysBefore(term) => return rows::drop_keys_before(transaction, *term),
+        Change::ReplaceWrapping { to, before } => rows::replace_wrapping(transaction, to, before)?,
+        Change::DropWrappingBefore => rows::drop_wrapping_before(transaction)?,
+    }
+    Ok(true)
 }
 
 /// Whether SQLite left its log beside a database that is gone.

@@ -5,10 +5,14 @@
 //!
 //! Invariant: a batch whose commit was acknowledged is on the disk; any other left no trace.
 
+use std::path::Path;
+
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::error::VaultError;
 use super::integrity::{Canon, Manifest, Protected, Section};
+use super::root::Kdf;
 
 /// What identifies a vault, and its keys in wrapped form.
 #[derive(Debug, Clone)]
@@ -17,14 +21,27 @@ pub struct Root {
     pub deployment: [u8; 16],
     /// The vault.
     pub vault: [u8; 16],
+    /// Its keys, wrapped by the root key.
+    pub wrapping: Wrapping,
+    /// The same keys, wrapped by the root key before, as long as a change of it is unfinished.
+    pub before: Option<Wrapping>,
+}
+
+/// The vault's keys under one root key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wrapping {
     /// Tells a wrong root key from a changed keyring.
-    pub root_check: [u8; 16],
+    pub check: [u8; 16],
+    /// How the root key is made of a passphrase, if it is.
+    pub(super) kdf: Option<Kdf>,
     /// The wrapped keys.
     pub keyring: Vec<WrappedKey>,
 }
 
 /// One vault key, sealed under the root key.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct WrappedKey {
     /// Which vault key; 0 is the identity key, which seals no credentials.
     pub term: u32,
@@ -232,6 +249,21 @@ pub enum Change {
     PutToken(TokenRecord),
     /// A token that nobody needs to know any more.
     DeleteToken([u8; 32]),
+    /// The same version under another vault key.
+    ResealVersion(VersionRow),
+    /// Another vault key.
+    AddKey(WrappedKey),
+    /// The end of the vault keys of credentials before this term.
+    DropKeysBefore(u32),
+    /// All keys wrapped by another root key, and by the one that opens them now.
+    ReplaceWrapping {
+        /// By the other one.
+        to: Wrapping,
+        /// By the one that opens them now.
+        before: Wrapping,
+    },
+    /// The end of the wrapping before.
+    DropWrappingBefore,
 }
 
 /// Changes that belong together.
@@ -250,15 +282,15 @@ pub struct Batch {
 pub enum Commit {
     /// It is on the disk.
     Done,
-    /// Somebody else was first; nothing was changed.
+    /// Somebody else was first, or a record is sealed under a vault key that has ended; nothing was changed.
     Conflict,
 }
 
 /// A database of the vault's rows.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// What identifies the vault.
-    async fn root(&self) -> Result<Root, VaultError>;
+    /// What identifies the vault, and its keys.
+    async fn root(&self) -> Result<Read<Root>, VaultError>;
     /// The manifest alone.
     async fn manifest(&self) -> Result<Manifest, VaultError>;
     /// Every credential with its current version.
@@ -270,8 +302,16 @@ pub trait Store: Send + Sync {
         scope: &str,
         history: History,
     ) -> Result<Read<Option<(CredentialRow, Vec<VersionRow>)>>, VaultError>;
+    /// Every version of every credential.
+    async fn versions(&self) -> Result<Read<Vec<VersionRow>>, VaultError>;
+    /// At most `limit` versions that are sealed under a vault key before `term`.
+    async fn versions_before(&self, term: u32, limit: u32) -> Result<Read<Vec<VersionRow>>, VaultError>;
     /// Every agent and every token.
     async fn roster(&self) -> Result<Read<Roster>, VaultError>;
+    /// Writes a copy of all that was acknowledged to a file that must not be there.
+    async fn copy_to(&self, path: &Path) -> Result<(), VaultError>;
+    /// Moves what is in a log into the database, so that nothing of replaced rows is left.
+    async fn tidy(&self) -> Result<(), VaultError>;
     /// Applies `batch` if the epoch is still the one that it was made from.
     async fn commit(&self, batch: Batch) -> Result<Commit, VaultError>;
 

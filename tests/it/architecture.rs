@@ -39,6 +39,7 @@ const EXPOSES: &[(&str, &str)] = &[
     ("src/vault/agents.rs", "the digest of a new token"),
     ("src/vault/payload.rs", "what is sealed into a record"),
     ("src/vault/reveal.rs", "keys the permit to show values"),
+    ("src/vault/root/passphrase.rs", "the passphrase that the root key is made of"),
     ("src/vault/value.rs", "what a person typed, made clean; the masked form"),
     ("src/upstream/channel.rs", "the password for another proxy, in a request that it takes whole"),
 ];

@@ -6,7 +6,7 @@
 use rusqlite::{OptionalExtension as _, Result, Row, Transaction, params};
 
 use crate::vault::integrity::Manifest;
-use crate::vault::store::{AgentRecord, CredentialRow, Root, TokenRecord, VersionRow, WrappedKey};
+use crate::vault::store::{AgentRecord, CredentialRow, Root, TokenRecord, VersionRow, WrappedKey, Wrapping};
 
 /// SQLite's integers are signed.
 fn number(row: &Row<'_>, at: &str) -> Result<u64> {
@@ -40,15 +40,10 @@ fn stored(number: u64) -> i64 {
 }
 
 pub(super) fn found(transaction: &Transaction<'_>, root: &Root, manifest: &Manifest) -> Result<()> {
-    for (name, value) in [("deployment", root.deployment), ("root_check", root.root_check), ("vault", root.vault)] {
-        transaction.execute("INSERT INTO meta (name, value) VALUES (?1, ?2)", params![name, value.as_slice()])?;
+    for (name, value) in [("deployment", root.deployment), ("vault", root.vault)] {
+        put_meta(transaction, name, value.as_slice())?;
     }
-    for key in &root.keyring {
-        transaction.execute(
-            "INSERT INTO keyring (term, record, generation, sealed) VALUES (?1, ?2, ?3, ?4)",
-            params![key.term, key.record.as_slice(), stored(key.generation), key.sealed],
-        )?;
-    }
+    put_wrapping(transaction, &root.wrapping)?;
     transaction.execute(
         "INSERT INTO manifest (only, epoch, body, mac) VALUES (1, ?1, ?2, ?3)",
         params![stored(manifest.epoch), manifest.body(), manifest.mac.as_slice()],
@@ -57,9 +52,18 @@ pub(super) fn found(transaction: &Transaction<'_>, root: &Root, manifest: &Manif
 }
 
 pub(super) fn root(view: &Transaction<'_>) -> Result<Root> {
-    let meta = |name: &str| -> Result<[u8; 16]> {
-        view.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
+    let fixed = |name: &str| -> Result<[u8; 16]> {
+        let value = meta(view, name)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        value.try_into().map_err(|_| rusqlite::Error::QueryReturnedNoRows)
     };
+    let before = meta(view, BEFORE)?.map(|json| unreadable(serde_json::from_slice(&json))).transpose()?;
+    Ok(Root { deployment: fixed("deployment")?, vault: fixed("vault")?, wrapping: wrapping(view)?, before })
+}
+
+/// The keys under the root key before, as JSON.
+const BEFORE: &str = "wrapping_before";
+
+fn wrapping(view: &Transaction<'_>) -> Result<Wrapping> {
     let mut statement = view.prepare("SELECT term, record, generation, sealed FROM keyring ORDER BY term")?;
     let keyring = statement.query_map([], |row| {
         Ok(WrappedKey {
@@ -69,12 +73,74 @@ pub(super) fn root(view: &Transaction<'_>) -> Result<Root> {
             sealed: row.get("sealed")?,
         })
     })?;
-    Ok(Root {
-        deployment: meta("deployment")?,
-        vault: meta("vault")?,
-        root_check: meta("root_check")?,
+    let check = meta(view, "root_check")?.and_then(|check| check.try_into().ok());
+    Ok(Wrapping {
+        check: check.ok_or(rusqlite::Error::QueryReturnedNoRows)?,
+        kdf: meta(view, "kdf")?.map(|json| unreadable(serde_json::from_slice(&json))).transpose()?,
         keyring: keyring.collect::<Result<_>>()?,
     })
+}
+
+fn put_wrapping(transaction: &Transaction<'_>, wrapping: &Wrapping) -> Result<()> {
+    put_meta(transaction, "root_check", &wrapping.check)?;
+    match &wrapping.kdf {
+        Some(kdf) => put_meta(transaction, "kdf", &unreadable(serde_json::to_vec(kdf))?)?,
+        None => drop_meta(transaction, "kdf")?,
+    }
+    transaction.execute("DELETE FROM keyring", [])?;
+    wrapping.keyring.iter().try_for_each(|key| add_key(transaction, key))
+}
+
+pub(super) fn replace_wrapping(transaction: &Transaction<'_>, to: &Wrapping, before: &Wrapping) -> Result<()> {
+    put_meta(transaction, BEFORE, &unreadable(serde_json::to_vec(before))?)?;
+    put_wrapping(transaction, to)
+}
+
+pub(super) fn drop_wrapping_before(transaction: &Transaction<'_>) -> Result<()> {
+    drop_meta(transaction, BEFORE)
+}
+
+pub(super) fn add_key(transaction: &Transaction<'_>, key: &WrappedKey) -> Result<()> {
+    transaction.execute(
+        "INSERT INTO keyring (term, record, generation, sealed) VALUES (?1, ?2, ?3, ?4)",
+        params![key.term, key.record.as_slice(), stored(key.generation), key.sealed],
+    )?;
+    Ok(())
+}
+
+/// Removes the keys of credentials before `term`, if none is in use any more. Term 0 seals no credentials.
+pub(super) fn drop_keys_before(transaction: &Transaction<'_>, term: u32) -> Result<bool> {
+    let used = "SELECT EXISTS (SELECT 1 FROM version WHERE term < ?1)";
+    if transaction.query_row(used, [term], |row| row.get(0))? {
+        return Ok(false);
+    }
+    transaction.execute("DELETE FROM keyring WHERE term > 0 AND term < ?1", [term])?;
+    Ok(true)
+}
+
+/// Whether the key of `term` is on the keyring.
+pub(super) fn has_key(transaction: &Transaction<'_>, term: u32) -> Result<bool> {
+    let mut statement = transaction.prepare_cached("SELECT EXISTS (SELECT 1 FROM keyring WHERE term = ?1)")?;
+    statement.query_row([term], |row| row.get(0))
+}
+
+fn meta(view: &Transaction<'_>, name: &str) -> Result<Option<Vec<u8>>> {
+    view.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
+}
+
+fn put_meta(transaction: &Transaction<'_>, name: &str, value: &[u8]) -> Result<()> {
+    transaction.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)", params![name, value])?;
+    Ok(())
+}
+
+fn drop_meta(transaction: &Transaction<'_>, name: &str) -> Result<()> {
+    transaction.execute("DELETE FROM meta WHERE name = ?1", [name])?;
+    Ok(())
+}
+
+/// JSON that is none is a column of the wrong type.
+fn unreadable<T>(result: serde_json::Result<T>) -> Result<T> {
+    result.map_err(|_| rusqlite::Error::QueryReturnedNoRows)
 }
 
 pub(super) fn manifest(view: &Transaction<'_>) -> Result<Manifest> {
@@ -147,6 +213,15 @@ pub(super) fn versions(view: &Transaction<'_>, record: [u8; 16]) -> Result<Vec<V
     statement.query_map([record.as_slice()], version_row)?.collect()
 }
 
+pub(super) fn all_versions(view: &Transaction<'_>) -> Result<Vec<VersionRow>> {
+    view.prepare_cached("SELECT * FROM version")?.query_map([], version_row)?.collect()
+}
+
+pub(super) fn versions_before(view: &Transaction<'_>, term: u32, limit: u32) -> Result<Vec<VersionRow>> {
+    let mut statement = view.prepare_cached("SELECT * FROM version WHERE term < ?1 LIMIT ?2")?;
+    statement.query_map([term, limit], version_row)?.collect()
+}
+
 pub(super) fn put_credential(transaction: &Transaction<'_>, row: &CredentialRow) -> Result<()> {
     let mut statement = transaction.prepare_cached(
         "INSERT INTO credential
@@ -191,6 +266,21 @@ pub(super) fn add_version(transaction: &Transaction<'_>, row: &VersionRow) -> Re
         row.mac.as_slice(),
     ])?;
     Ok(())
+}
+
+pub(super) fn reseal_version(transaction: &Transaction<'_>, row: &VersionRow) -> Result<()> {
+    let mut statement = transaction.prepare_cached(
+        "UPDATE version SET term = ?3, sealed = ?4, preview = ?5, mac = ?6 WHERE record = ?1 AND version = ?2",
+    )?;
+    let changed = statement.execute(params![
+        row.record.as_slice(),
+        stored(row.version),
+        row.term,
+        row.sealed,
+        row.preview,
+        row.mac.as_slice(),
+    ])?;
+    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::QueryReturnedNoRows) }
 }
 
 pub(super) fn delete_credential(transaction: &Transaction<'_>, record: &[u8; 16]) -> Result<()> {

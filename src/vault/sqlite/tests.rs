@@ -19,14 +19,15 @@ struct Bench {
 async fn bench() -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::at(dir.path().join("home"));
-    let (found, _) = open_or_create(&home, &KeySource::default(), &|_| None).unwrap();
+    let (found, _) =
+        open_or_create(&home, &KeySource::default(), &super::super::Unlock::with_variables(|_| None)).unwrap();
     let (shared, vault) = vault_of(found).await;
     set(&vault).await.unwrap();
     Bench { vault, shared, home, _dir: dir }
 }
 
 async fn vault_of(found: Found) -> (Arc<Shared>, Vault) {
-    (Arc::clone(&found.store.shared), Vault::from_store(found).await.unwrap())
+    (Arc::clone(&found.store.shared), Vault::from_store(found, super::super::OlderCopy::Refuse).await.unwrap())
 }
 
 async fn set(vault: &Vault) -> Result<u64, VaultError> {
@@ -97,7 +98,10 @@ async fn a_writer_that_does_not_end_is_waited_for_and_then_said() {
 #[tokio::test]
 async fn every_opening_has_the_settings_that_keep_what_is_promised() {
     let bench = bench().await;
-    let (again, _vault) = vault_of(open_existing(&bench.home, &KeySource::default(), &|_| None).unwrap()).await;
+    let (again, _vault) = vault_of(
+        open_existing(&bench.home, &KeySource::default(), &super::super::Unlock::with_variables(|_| None)).unwrap(),
+    )
+    .await;
     for shared in [&bench.shared, &again] {
         let connection = shared.connection.lock();
         let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
@@ -121,9 +125,10 @@ async fn every_opening_has_the_settings_that_keep_what_is_promised() {
 fn a_vault_that_cannot_be_made_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("vault.db");
-    let root = Root { deployment: [1; 16], vault: [2; 16], root_check: [3; 16], keyring: Vec::new() };
+    let wrapping = |keyring| super::super::store::Wrapping { check: [3; 16], kdf: None, keyring };
+    let root = Root { deployment: [1; 16], vault: [2; 16], wrapping: wrapping(Vec::new()), before: None };
     let twice = |term| super::super::store::WrappedKey { term, record: [4; 16], generation: 1, sealed: Vec::new() };
-    let broken = Root { keyring: vec![twice(1), twice(1)], ..root.clone() };
+    let broken = Root { wrapping: wrapping(vec![twice(1), twice(1)]), ..root.clone() };
     assert!(SqliteStore::create(&path, &broken, &Manifest::empty()).is_err());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     assert!(SqliteStore::create(&path, &root, &Manifest::empty()).unwrap());

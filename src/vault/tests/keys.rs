@@ -33,7 +33,7 @@ async fn first_use_makes_everything_private() {
         names.push(path.file_name().unwrap().to_str().unwrap().to_owned());
     }
     names.sort();
-    assert_eq!(names, ["ca", "logs", "master.key", "run", "vault.db", "vault.db-shm", "vault.db-wal"]);
+    assert_eq!(names, ["ca", "logs", "master.key", "run", "vault.anchor", "vault.db", "vault.db-shm", "vault.db-wal"]);
 }
 
 #[tokio::test]
@@ -158,22 +158,24 @@ async fn a_key_may_stand_in_the_environment() {
     let place = place();
     let source = KeySource::parse("env:VAULT_KEY").unwrap();
     let text = "ab".repeat(32);
-    let set = |name: &str| (name == "VAULT_KEY").then(|| OsString::from(text.clone()));
-    let unset = |_: &str| None;
-    let error = open_or_create(&place.home, &source, &unset).err().unwrap();
+    let with = |key: Option<String>| {
+        Unlock::with_variables(move |name| key.clone().filter(|_| name == "VAULT_KEY").map(std::ffi::OsString::from))
+    };
+    let (set, unset) = (with(Some(text)), with(None));
+    let error = Vault::open_or_create_with(&place.home, &source, &unset).await.unwrap_err();
     assert!(matches!(error, VaultError::KeyNotGiven { .. }), "{error}");
     assert_eq!(error.exit_code(), 4);
     assert!(!place.home.vault_db().exists());
 
-    let (found, opening) = open_or_create(&place.home, &source, &set).unwrap();
+    let (_, opening) = Vault::open_or_create_with(&place.home, &source, &set).await.unwrap();
     assert_eq!(opening, Opening::Created);
     assert!(!place.home.master_key().exists(), "no key is written to the disk");
-    Vault::from_store(found).await.unwrap();
-    let other = |_: &str| Some(OsString::from("cd".repeat(32)));
-    let error = Vault::from_store(open_existing(&place.home, &source, &other).unwrap()).await.unwrap_err();
+    Vault::open_with(&place.home, &source, &set, OlderCopy::Refuse).await.unwrap();
+    let other = with(Some("cd".repeat(32)));
+    let error = Vault::open_with(&place.home, &source, &other, OlderCopy::Refuse).await.unwrap_err();
     assert!(matches!(error, VaultError::WrongKey { .. }), "{error}");
     assert!(!error.to_string().contains("cdcd"));
-    let error = open_existing(&place.home, &source, &unset).err().unwrap();
+    let error = Vault::open_with(&place.home, &source, &unset, OlderCopy::Refuse).await.unwrap_err();
     assert_eq!(error.exit_code(), 4);
 }
 
@@ -184,7 +186,7 @@ async fn key_sources_are_read_as_the_configuration_writes_them() {
         assert!(matches!(KeySource::parse(bad), Err(VaultError::KeySource)), "{bad}");
     }
     let place = place();
-    for later in ["passphrase", "keyring", "command:pass show kf", "credential:kf"] {
+    for later in ["keyring"] {
         let source = KeySource::parse(later).unwrap();
         let error = Vault::open_or_create(&place.home, &source).await.unwrap_err();
         assert!(matches!(error, VaultError::NotAvailableYet { .. }), "{error}");

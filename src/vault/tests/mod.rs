@@ -3,7 +3,9 @@
 mod damage;
 mod keys;
 mod lifecycle;
+mod rekey;
 mod roster;
+mod sources;
 mod tamper;
 mod writers;
 
