@@ -9,13 +9,14 @@ use std::sync::Arc;
 use super::args::Global;
 use super::failure::CONFIGURATION;
 use super::output::{Failure, Outcome, Output};
+use super::{journal, unlock};
 use crate::clock::{Clock, WallTime};
 use crate::config::{self, Config, Fault, Faults, MasterKey};
 use crate::home::Home;
 use crate::provider::{Catalogue, DraftFault};
 use crate::scrub::Redactor;
 use crate::telemetry::trace;
-use crate::vault::{KeySource, Vault, VaultError};
+use crate::vault::{KeySource, OlderCopy, Unlock, Vault, VaultError};
 
 /// Given to every command.
 pub struct Context {
@@ -112,7 +113,7 @@ impl Context {
 
     /// Opens the vault of the home; [`VaultError::Missing`] becomes `None`.
     pub async fn vault(&self, home: &Home, config: &Config) -> Outcome<Option<Vault>> {
-        match Vault::open(home, &key_source(config)).await {
+        match self.open_vault(home, config).await {
             Ok(vault) => Ok(Some(vault)),
             Err(VaultError::Missing { .. }) => Ok(None),
             Err(error) => Err(error.into()),
@@ -121,7 +122,18 @@ impl Context {
 
     /// Opens the vault of the home.
     pub async fn existing_vault(&self, home: &Home, config: &Config) -> Outcome<Vault> {
-        Ok(Vault::open(home, &key_source(config)).await?)
+        Ok(self.open_vault(home, config).await?)
+    }
+
+    /// Where the vault's key source finds what it needs: the caller's environment, then the person at the terminal.
+    pub fn unlock(&self) -> Unlock {
+        unlock::unlock(&self.environment, self.global.no_input)
+    }
+
+    async fn open_vault(&self, home: &Home, config: &Config) -> Result<Vault, VaultError> {
+        let vault = Vault::open_with(home, &key_source(config), &self.unlock(), OlderCopy::Refuse).await?;
+        journal::keep(&vault, home);
+        Ok(vault)
     }
 }
 

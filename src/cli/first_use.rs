@@ -4,6 +4,7 @@
 
 use super::changes;
 use super::context::{Context, key_source};
+use super::journal;
 use super::output::Outcome;
 use crate::app::certificate_hosts;
 use crate::config::Config;
@@ -19,7 +20,8 @@ use crate::vault::{Opening, Vault};
 /// When something is there that does not fit, or cannot be made.
 pub async fn open(context: &mut Context, home: &Home, config: &Config) -> Outcome<Vault> {
     let key_was_there = home.master_key().exists();
-    let (vault, opening) = Vault::open_or_create(home, &key_source(config)).await?;
+    let (vault, opening) = Vault::open_or_create_with(home, &key_source(config), &context.unlock()).await?;
+    journal::keep(&vault, home);
     if opening == Opening::Created {
         context.output.done(&format!("new vault   {}", home.vault_db().display()));
         if !key_was_there && home.master_key().exists() {

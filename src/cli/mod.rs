@@ -4,6 +4,7 @@
 
 mod agent;
 mod args;
+mod audit;
 mod ca;
 mod changes;
 mod config;
@@ -18,6 +19,7 @@ mod first_use;
 mod hidden;
 mod init;
 mod input;
+mod journal;
 mod leaks;
 mod man;
 mod offline;
@@ -33,6 +35,8 @@ mod shut;
 mod status;
 mod trial;
 mod trust;
+mod unlock;
+mod vault;
 mod why;
 
 use std::ffi::OsString;
@@ -59,6 +63,13 @@ pub fn main(arguments: &[OsString]) -> u8 {
     // core dump may hold it. A command that is started is not affected, and an old kernel's refusal is no error.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    // A child would inherit these, so `run`, which is not dumpable either, leaves them as they are.
+    if arguments.get(1).is_none_or(|first| first != "run") {
+        rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+        let before = rustix::process::getrlimit(rustix::process::Resource::Core);
+        let none = rustix::process::Rlimit { current: Some(0), maximum: before.maximum };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Core, none);
+    }
     let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
@@ -159,6 +170,8 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Config(command) => block_on(One, config::config(&command, context)),
         Command::Why(command) => block_on(One, why::why(&command, context)),
         Command::Ca(command) => block_on(One, ca::ca(&command, context)),
+        Command::Vault(command) => block_on(One, vault::vault(command, context)),
+        Command::Audit(command) => block_on(One, audit::audit(command, context)),
         Command::Provider(command) => provider::provider(&command, context),
         Command::Explain(command) => explain::explain(command.code.as_deref(), context),
         Command::Completion(command) => explain::completion(command.shell, context),
@@ -167,8 +180,6 @@ fn dispatch(command: Command, context: &mut Context) -> Outcome<u8> {
         Command::Doctor(_) => later("doctor"),
         Command::Logs(_) => later("logs"),
         Command::Top(_) => later("top"),
-        Command::Vault(_) => later("vault"),
-        Command::Audit(_) => later("audit"),
         Command::Admin(_) => later("admin"),
         Command::Redact => block_on(One, leaks::redact(context)),
         Command::Scan(command) => block_on(One, leaks::scan(&command, context)),

@@ -80,10 +80,10 @@ pub fn environment(session: &Session, files: &ChildFiles, wanted: &Wanted<'_>) -
     let hosts: Vec<String> = session.installed.iter().flat_map(|installed| installed.hosts.iter().cloned()).collect();
     let kinds = wanted.catalogue.iter().flat_map(|provider| provider.kinds.iter());
     let known: Vec<String> = kinds.flat_map(|kind| kind.env.iter().cloned()).collect();
-    let doors = match &wanted.config.vault.master_key {
-        MasterKey::Env(variable) => vec![variable.clone()],
-        _ => Vec::new(),
-    };
+    let mut doors: Vec<String> = PASSPHRASE.iter().map(ToString::to_string).collect();
+    if let MasterKey::Env(variable) = &wanted.config.vault.master_key {
+        doors.push(variable.clone());
+    }
     Ok(Environment::new(&Inputs {
         inherited: wanted.inherited,
         agent: &agent,
@@ -103,6 +103,10 @@ pub fn environment(session: &Session, files: &ChildFiles, wanted: &Wanted<'_>) -
         holds_secret: &|text| wanted.managed.is_in(text),
     }))
 }
+
+/// What opens the vault, and is nothing for a child.
+const PASSPHRASE: [&str; 4] =
+    ["KEYFERRY_PASSPHRASE", "KEYFERRY_PASSPHRASE_FILE", "KEYFERRY_NEW_PASSPHRASE", "KEYFERRY_NEW_PASSPHRASE_FILE"];
 
 /// Where a process of this machine connects to a listener on all addresses.
 pub fn reachable(address: SocketAddr) -> SocketAddr {

@@ -90,16 +90,9 @@ fn listen() -> Value {
 
 fn vault() -> Value {
     let url = if is_available("vault.url: postgres") { "^(sqlite:.|postgres(ql)?://)" } else { "^sqlite:." };
-    let mut key = vec!["file:.+", "env:[A-Za-z_][A-Za-z0-9_]*"];
-    for (kind, pattern) in [
-        ("passphrase", "passphrase"),
-        ("keyring", "keyring"),
-        ("command", "command:.+"),
-        ("credential", "credential:.+"),
-    ] {
-        if is_available(&format!("vault.master_key: {kind}")) {
-            key.push(pattern);
-        }
+    let mut key = vec!["file:.+", "env:[A-Za-z_][A-Za-z0-9_]*", "passphrase", "command:.+", "credential:.+"];
+    if is_available("vault.master_key: keyring") {
+        key.push("keyring");
     }
     let key = json!({ "type": "string", "pattern": format!("^({})$", key.join("|")) });
     object("vault", vec![("url", json!({ "type": "string", "pattern": url })), ("master_key", key)], &[])

@@ -6,15 +6,8 @@
 use super::fault::{At, Report};
 
 /// Keys, and `key: value` where only some values are meant.
-pub(super) const NOT_AVAILABLE_YET: &[&str] = &[
-    "vault.url: postgres",
-    "vault.master_key: passphrase",
-    "vault.master_key: keyring",
-    "vault.master_key: command",
-    "vault.master_key: credential",
-    "pools.*.foreign",
-    "agents.*.limits",
-];
+pub(super) const NOT_AVAILABLE_YET: &[&str] =
+    &["vault.url: postgres", "vault.master_key: keyring", "pools.*.foreign", "agents.*.limits"];
 
 pub(super) fn is_available(feature: &str) -> bool {
     !NOT_AVAILABLE_YET.contains(&feature)

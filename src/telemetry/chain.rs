@@ -162,12 +162,12 @@ pub(super) fn split(line: &[u8]) -> Option<(&[u8], [u8; 32])> {
 
 /// The key of one chain. A different one for each, so that records of one chain mean nothing in another.
 pub(super) fn segment_key(root: &Secret, chain: &str) -> Code {
-    keyed(&code(&keyed(root.expose()), format!("keyferry audit segment v1 {chain}").as_bytes()))
+    keyed(&code(&keyed(root.expose()), format!("keyferry/audit segment v1 {chain}").as_bytes()))
 }
 
 /// The key of the hashes that stand for paths.
 pub(super) fn path_key(root: &Secret) -> Code {
-    keyed(&code(&keyed(root.expose()), b"keyferry audit path v1"))
+    keyed(&code(&keyed(root.expose()), b"keyferry/audit path v1"))
 }
 
 fn keyed(key: &[u8]) -> Code {

@@ -86,6 +86,14 @@ pub enum Action {
     VaultCreated,
     /// The vault's key was changed.
     VaultRekeyed,
+    /// Rows of the vault are about to be changed.
+    VaultChanging,
+    /// A copy of the vault was written.
+    VaultCopied,
+    /// A copy took the vault's place.
+    VaultRestored,
+    /// A database older than the one in use was taken.
+    VaultRollbackAccepted,
     /// A profile was taken out of use by a person.
     ProfileDisabled,
     /// A profile was put back into use by a person.
@@ -117,6 +125,10 @@ impl Action {
             Self::CaRenewed => "ca.renewed",
             Self::VaultCreated => "vault.created",
             Self::VaultRekeyed => "vault.rekeyed",
+            Self::VaultChanging => "vault.changing",
+            Self::VaultCopied => "vault.copied",
+            Self::VaultRestored => "vault.restored",
+            Self::VaultRollbackAccepted => "vault.rollback_accepted",
             Self::ProfileDisabled => "profile.disabled",
             Self::ProfileEnabled => "profile.enabled",
             Self::ProfileReset => "profile.reset",

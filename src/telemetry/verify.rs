@@ -52,6 +52,28 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Which line, counted from 1.
+    #[must_use]
+    pub fn line(&self) -> Option<u64> {
+        match self {
+            Self::Unreadable(_) => None,
+            Self::Foreign { line } | Self::Changed { line } | Self::Broken { line } => Some(*line),
+        }
+    }
+
+    /// What is wrong, without the line.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        match self {
+            Self::Unreadable(_) => "the log cannot be read",
+            Self::Foreign { .. } => "not a record of this log",
+            Self::Changed { .. } => "the record was changed, or was written under another key",
+            Self::Broken { .. } => "a record before this one is missing, doubled or moved",
+        }
+    }
+}
+
 /// How far back a start may look for the record that stood last when it was written: other processes may have
 /// written in between.
 const RECENT: usize = 4096;

@@ -3,6 +3,7 @@
 //! Invariant: no option takes a secret's value, and no help text promises what is not built.
 
 mod secret;
+mod vault;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use self::secret::{Secret, SecretDelete, SecretImport, SecretName, SecretRollback, SecretSet};
+pub use self::vault::{Audit, AuditTail, Vault, VaultRekey};
 
 /// Carries the keys, so that your agents don't have to.
 #[derive(Debug, Parser)]
@@ -100,6 +102,12 @@ pub enum Command {
     /// The local certificate authority
     #[command(subcommand)]
     Ca(Ca),
+    /// Keys, copies and integrity of the vault
+    #[command(subcommand, before_help = vault::EXAMPLES)]
+    Vault(Vault),
+    /// The log of changes and uses
+    #[command(subcommand)]
+    Audit(Audit),
     /// The catalogue of providers
     #[command(subcommand)]
     Provider(Provider),
@@ -131,12 +139,6 @@ pub enum Command {
     /// Live terminal view
     #[command(hide = true)]
     Top(Later),
-    /// Keys, copies and integrity of the vault
-    #[command(hide = true)]
-    Vault(Later),
-    /// The audit log
-    #[command(hide = true)]
-    Audit(Later),
     /// Administrators' tokens
     #[command(hide = true)]
     Admin(Later),

@@ -90,21 +90,17 @@ fn master_key(field: &Field<'_>, report: &mut Report) -> Option<MasterKey> {
         _ => {
             let hint = match nearest(kind, KINDS) {
                 Some(near) if near != kind => format!("did you mean `{near}`?"),
-                _ => "write file:PATH or env:VARIABLE; the key itself never stands here".to_owned(),
+                _ => "write file:PATH, env:VARIABLE, passphrase, command:COMMAND or credential:NAME; the key itself never stands here".to_owned(),
             };
             let what = if KINDS.contains(&kind) { shown(kind) } else { "what stands here".to_owned() };
             report.fault(field.at(), format!("`{}`: {what} does not name a source of the key", field.path), hint);
             return None;
         }
     };
-    let feature = match &key {
-        MasterKey::File(_) | MasterKey::Env(_) => return Some(key),
-        MasterKey::Passphrase => "vault.master_key: passphrase",
-        MasterKey::Keyring => "vault.master_key: keyring",
-        MasterKey::Command(_) => "vault.master_key: command",
-        MasterKey::Credential(_) => "vault.master_key: credential",
-    };
-    report.needs(feature, feature, field.at());
+    if key == MasterKey::Keyring {
+        let feature = "vault.master_key: keyring";
+        report.needs(feature, feature, field.at());
+    }
     Some(key)
 }
 

@@ -57,7 +57,7 @@ fn it_refuses_slips() {
         "listen: {admin: {addr: 127.0.0.1:1, agent: coder}}",
         "listen: {proxy: {addr: 127.0.0.1:1, uid: 1000}}",
         "vault: {url: \"postgres://x\"}",
-        "vault: {master_key: passphrase}",
+        "vault: {master_key: keyring}",
         "upstream: {timeouts: {connect: soon}}",
         "providers: {Acme: {}}",
         "providers: {acme: {inject: {header: A}}}",
