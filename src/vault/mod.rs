@@ -304,3 +304,5 @@ fn founded(root: &RootKey) -> Result<(store::Root, Manifest), VaultError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wycheproof;
