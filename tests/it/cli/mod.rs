@@ -13,4 +13,5 @@ mod lifecycle;
 mod run;
 mod secrets;
 mod terminal;
+mod vault;
 mod why;
