@@ -23,4 +23,5 @@ mod cli;
 mod clients;
 mod demo;
 mod instrument;
+mod proofs;
 mod proxy;
