@@ -76,7 +76,7 @@ fn usage_faults_end_with_2() {
 fn what_is_not_built_says_so() {
     let home = Home::empty();
     home.command(&["secret", "list"]);
-    for arguments in [&["top"][..], &["dashboard"], &["login", "anthropic"], &["vault", "rekey"], &["verify"]] {
+    for arguments in [&["top"][..], &["dashboard"], &["login", "anthropic"], &["vault", "migrate"], &["verify"]] {
         let finished = home.command(arguments);
         if finished.code() != 0 {
             assert!(
