@@ -83,11 +83,20 @@ impl Context {
     }
 
     /// The home that `--home`, `KEYFERRY_HOME` or the XDG directories name.
+    ///
+    /// # Errors
+    /// Behind the guard of `run`, where it would look empty.
     pub fn home(&self) -> Outcome<Home> {
-        match self.global.home.as_ref().filter(|dir| !dir.as_os_str().is_empty()) {
-            Some(dir) => Ok(Home::at(dir)),
-            None => Ok(Home::from_environment(&|name| self.variable(name).map(OsStr::to_owned))?),
+        let home = match self.global.home.as_ref().filter(|dir| !dir.as_os_str().is_empty()) {
+            Some(dir) => Home::at(dir),
+            None => Home::from_environment(&|name| self.variable(name).map(OsStr::to_owned))?,
+        };
+        #[cfg(target_os = "linux")]
+        if home.directories().iter().any(|dir| crate::launch::guard::is_covered(dir)) {
+            return Err(Failure::new("keyferry's home is hidden from processes that keyferry run started")
+                .hint("use another shell, one that keyferry run did not start"));
         }
+        Ok(home)
     }
 
     /// The configuration file that `--config` names, or the home's.

@@ -23,6 +23,7 @@ use crate::launch::{lock, step};
 use crate::sys::{Network, unshare};
 
 pub use ids::map;
+pub use places::is_covered;
 
 /// The first argument with which our binary tries the guard and says what holds.
 pub const TRY: &str = "__guard";

@@ -30,6 +30,19 @@ pub fn everywhere(paths: &[PathBuf]) -> Vec<PathBuf> {
     kept
 }
 
+/// Whether `path` is covered by a guard that this process is behind.
+pub fn is_covered(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return false };
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    covers(&table, &path)
+}
+
+fn covers(table: &str, path: &Path) -> bool {
+    // proc_pid_mountinfo(5): after the hyphen come the file system's type and its source.
+    let ours = table.lines().filter(|line| line.contains(" - tmpfs keyferry "));
+    ours.filter_map(Mount::parse).any(|mount| path.starts_with(&mount.at))
+}
+
 /// A line of `/proc/self/mountinfo`.
 #[derive(Debug, PartialEq, Eq)]
 struct Mount {
@@ -81,6 +94,14 @@ mod tests {
         let expected = ["/mnt/all/home/u/.local/share/keyferry", "/srv/my home/.local/share/keyferry"];
         assert_eq!(found, expected.map(PathBuf::from));
         assert!(aliases(Path::new("/home/u/.cache/keyferry"), &mounts).is_empty());
+    }
+
+    #[test]
+    fn a_cover_is_known_by_its_source() {
+        let table = "60 22 0:40 / /home/u/.config/keyferry ro,nosuid - tmpfs keyferry ro,size=4k,mode=555\n\
+                     61 22 0:41 / /tmp rw - tmpfs tmpfs rw";
+        assert!(covers(table, Path::new("/home/u/.config/keyferry")));
+        assert!(!covers(table, Path::new("/tmp")) && !covers(table, Path::new("/home/u/.config")));
     }
 
     #[test]

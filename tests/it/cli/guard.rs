@@ -34,6 +34,19 @@ fn the_home_is_empty_and_cannot_be_written_or_uncovered() {
 }
 
 #[test]
+fn keyferry_itself_says_that_its_home_is_hidden() {
+    let Some(_) = need("guard", Tool::Namespaces) else { return };
+    let home = stocked();
+    let own = env!("CARGO_BIN_EXE_keyferry");
+    for command in ["secret list", "status", "profile list"] {
+        let script = format!("{own} {command}");
+        let finished = guarded(&home, &["--", "sh", "-c", &script]);
+        finished.assert_code(1).assert_says(&["home is hidden from processes that keyferry run started"]);
+    }
+    guarded(&home, &["--", own, "explain", "policy_denied"]).assert_code(0);
+}
+
+#[test]
 fn no_mount_of_its_own_shows_what_is_covered() {
     // In a namespace of its own the command may mount what it likes, but not without the covers that came with it.
     let Some(_) = need("guard", Tool::Namespaces) else { return };
