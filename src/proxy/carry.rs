@@ -10,8 +10,9 @@ use bytes::Bytes;
 use http::Response;
 
 use crate::code::Code;
+use crate::id::ProfileId;
 use crate::policy::Action;
-use crate::pool::{Ask, Candidate, Committed, Named, Renewed, Shortage, Step, Target};
+use crate::pool::{Ask, Bound, Candidate, Committed, Named, Renewed, Shortage, Step, Target};
 use crate::provider::Provider;
 use crate::provider::outcome::{Outcome, Rules, Scanner};
 use crate::proxy::account::Account;
@@ -22,6 +23,7 @@ use crate::proxy::delivery::Delivery;
 use crate::proxy::facts::{self, Facts};
 use crate::proxy::fallback::{self, Other};
 use crate::proxy::limits::{ASK_BODY, ATTEMPTS};
+use crate::proxy::made::Made;
 use crate::proxy::received::Received;
 use crate::proxy::respond::Answer;
 use crate::proxy::state::{Shared, View};
@@ -136,7 +138,10 @@ async fn with_credential(shared: &Shared, carried: Carried, provider: &Provider,
             }
             // No kind of credential can be renewed yet, and the ask says so.
             Step::Renew(renewal) => attempts.renewed(&renewal, Renewed::Failed, shared.clock.now()),
-            Step::Forward(committed) => return finish(shared, carried, brought, committed, account).await,
+            Step::Forward(committed) => {
+                let bound = attempts.ask().bound;
+                return finish(shared, carried, brought, committed, bound, account).await;
+            }
             Step::Answer(shortage) => return Err((said(&carried, provider, &shortage), account)),
         };
     }
@@ -211,7 +216,8 @@ async fn finish(
     carried: Carried,
     brought: Option<Brought>,
     committed: Committed,
-    account: Account,
+    bound: Bound,
+    mut account: Account,
 ) -> Ended {
     match brought {
         None => Err((Answer::of(Code::Internal), account)),
@@ -223,7 +229,8 @@ async fn finish(
                 return Err((Answer::of(Code::CredentialsRejected), account));
             }
             carried.upload.commit();
-            let watch = Watch::new(&rules, &received, scanner, committed, &shared.clock);
+            let made = made(shared, &carried, &received, bound, account.record().profile.as_ref());
+            let watch = Watch::new(&rules, &received, scanner, committed, &shared.clock, made);
             let way = Way { credentialed: Credentialed::Yes(patterns, carried.permit.set_cookie()), watch };
             if let Some(socket) = carried.socket {
                 return socket.answer(&carried.agent, received, way, account).await;
@@ -231,6 +238,24 @@ async fn finish(
             answer::deliver(received, carried.stripped.method(), way, carried.upload, shared.limits.idle, account).await
         }
     }
+}
+
+/// What an answer tells of things that only this profile has; what the request named was there.
+fn made(
+    shared: &Shared,
+    carried: &Carried,
+    received: &Received,
+    bound: Bound,
+    profile: Option<&ProfileId>,
+) -> Option<Made> {
+    let (status, profile) = (received.head.status, profile?);
+    if let Bound::To(key) = bound
+        && status.is_success()
+    {
+        shared.pools.owns(profile, key, shared.clock.now());
+    }
+    let request = (carried.stripped.method(), carried.path.as_str(), status);
+    Made::new(request, &shared.pools, &shared.clock, carried.agent.name(), profile)
 }
 
 /// The answer where no profile is left, with the provider's own word for it.

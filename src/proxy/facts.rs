@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::id::AgentName;
 use crate::pool::{Bound, Repeat, Session};
@@ -43,6 +44,7 @@ struct Body {
     prompt_cache_key: Option<String>,
     previous_response_id: Option<String>,
     conversation: Option<Reference>,
+    container: Option<Reference>,
     metadata: Option<Metadata>,
 }
 
@@ -55,7 +57,34 @@ struct Metadata {
 #[serde(untagged)]
 enum Reference {
     Id(String),
-    Object { id: String },
+    Object {
+        id: String,
+    },
+    /// A new one, or something unknown.
+    Other(IgnoredAny),
+}
+
+impl Reference {
+    fn id(&self) -> Option<&str> {
+        match self {
+            Self::Id(id) | Self::Object { id } => Some(id),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+/// Members deeper in a body that name a thing of one account, or hold what only that account can read.
+fn named_inside(body: &[u8]) -> Option<&[u8]> {
+    let names: [&[u8]; 5] =
+        [b"\"file_id\"", b"\"input_file_id\"", b"\"container_id\"", b"\"encrypted_content\"", b"\"vector_store_ids\""];
+    names.iter().find_map(|name| {
+        let at = memchr::memmem::find(body, name)?.checked_add(name.len())?;
+        let rest = body.get(at..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+        let rest = rest.strip_prefix(b"[").unwrap_or(rest).trim_ascii_start().strip_prefix(b"\"")?;
+        // So much of what is encrypted is enough to tell it from all else.
+        let end = memchr::memchr(b'"', rest).unwrap_or(rest.len()).min(128);
+        rest.get(..end).filter(|text| !text.is_empty())
+    })
 }
 
 /// What was found.
@@ -77,11 +106,9 @@ impl Facts {
     /// Reads them. `body` is what is held of it: the whole, or nothing.
     #[must_use]
     pub fn read(agent: &AgentName, path: &str, fields: &HeaderMap, body: &[u8]) -> Self {
-        let body: Body = if body.first() == Some(&b'{') {
-            serde_json::from_slice(body).unwrap_or_default()
-        } else {
-            Body::default()
-        };
+        let text = Some(body).filter(|body| body.first() == Some(&b'{'));
+        let body: Body =
+            if text.is_some() { serde_json::from_slice(body).unwrap_or_default() } else { Body::default() };
         let field = |name: &HeaderName| fields.get(name).map(|value| value.as_bytes());
         let named = SESSION_FIELDS.iter().find_map(field);
         let in_body =
@@ -91,12 +118,13 @@ impl Facts {
             Some(name) => Session::Conversation(key(agent, name)),
             None => Session::Agent(key(agent, b"")),
         };
-        let reference = match &body.conversation {
-            Some(Reference::Id(id) | Reference::Object { id }) => Some(id.as_str()),
-            None => None,
-        };
-        let reference = body.previous_response_id.as_deref().or(reference).map(str::as_bytes);
-        let in_path = BOUND_PATHS.iter().find_map(|start| path.strip_prefix(start)).filter(|rest| !rest.is_empty());
+        let reference = body.conversation.as_ref().and_then(Reference::id);
+        let container = body.container.as_ref().and_then(Reference::id);
+        let reference = body.previous_response_id.as_deref().or(reference).or(container).map(str::as_bytes);
+        let reference = reference.or_else(|| text.and_then(named_inside));
+        let in_path = BOUND_PATHS.iter().find_map(|start| path.strip_prefix(start));
+        // What stands behind its name is a part of it, or something to do with it.
+        let in_path = in_path.and_then(|rest| rest.split('/').next()).filter(|name| !name.is_empty());
         let bound = match reference.or(in_path.map(str::as_bytes)) {
             Some(thing) => Bound::To(key(agent, thing)),
             None => Bound::Free,
@@ -120,7 +148,8 @@ pub fn repeat(method: &Method, held: bool) -> Repeat {
 }
 
 /// Keys of one agent never meet those of another.
-fn key(agent: &AgentName, text: &[u8]) -> u64 {
+#[must_use]
+pub fn key(agent: &AgentName, text: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     agent.hash(&mut hasher);
     text.hash(&mut hasher);
@@ -154,6 +183,13 @@ mod tests {
             assert!(matches!(read("/v1/responses", None, body).bound, Bound::To(_)), "{body}");
         }
         assert!(matches!(read("/v1/files/abc", None, "").bound, Bound::To(_)));
+        assert_eq!(read("/v1/files/abc/content", None, "").bound, read("/v1/files/abc", None, "").bound);
+        let named = r#"{"model":"m","input":[{"content":[{"type":"input_file","file_id" : "abc"}]}]}"#;
+        assert_eq!(read("/v1/responses", None, named).bound, read("/v1/files/abc", None, "").bound);
+        let sealed = r#"{"model":"m","input":[{"type":"reasoning","encrypted_content":"gAAAA"}]}"#;
+        assert!(matches!(read("/v1/responses", None, sealed).bound, Bound::To(_)));
+        let quoted = r#"{"model":"m","input":"say \"file_id\": \"abc\""}"#;
+        assert_eq!(read("/v1/responses", None, quoted).bound, Bound::Free, "words of a text name nothing");
         assert_eq!(read("/v1/files", None, "").bound, Bound::Free);
     }
 

@@ -19,6 +19,7 @@ mod guesses;
 mod heads;
 mod limits;
 mod listen;
+mod made;
 mod malformed;
 mod misplaced;
 mod peer;

@@ -12,6 +12,7 @@ use crate::clock::{Clock, WallTime};
 use crate::pool::Committed;
 use crate::provider::outcome::{Answer, Need, Outcome, Peek, Rules, Scanner};
 use crate::proxy::limits::{ERROR_BODY, PEEK_WAIT};
+use crate::proxy::made::Made;
 use crate::proxy::received::{Received, peek_body, plain, readable};
 use crate::scrub::{Codings, Decoder};
 use crate::upstream::body::was_reset;
@@ -82,15 +83,17 @@ pub struct Watch {
     committed: Committed,
     clock: Clock,
     look: Look,
+    made: Option<Made>,
 }
 
 enum Look {
+    Nothing,
     Events(Scanner),
     Aside(BytesMut),
 }
 
 impl Watch {
-    /// A watch, where the provider's rules want one.
+    /// A watch, where the provider's rules want one or the answer may tell of something that was made.
     #[must_use]
     pub fn new(
         rules: &Arc<Rules>,
@@ -98,11 +101,13 @@ impl Watch {
         scanner: Option<Scanner>,
         committed: Committed,
         clock: &Clock,
+        made: Option<Made>,
     ) -> Option<Self> {
         let need = rules.need(received.head.status, &received.head.headers);
         let look = match (need, scanner) {
             (Need::Events, Some(scanner)) => Look::Events(scanner),
             (Need::Aside, _) => Look::Aside(BytesMut::new()),
+            _ if made.is_some() => Look::Nothing,
             _ => return None,
         };
         Some(Self {
@@ -112,12 +117,17 @@ impl Watch {
             committed,
             clock: clock.clone(),
             look,
+            made,
         })
     }
 
     /// Sees the next bytes, as the upstream sent them.
     pub fn see(&mut self, data: &Bytes) {
+        if let Some(made) = &mut self.made {
+            made.see(data);
+        }
         match &mut self.look {
+            Look::Nothing => {}
             Look::Events(scanner) => {
                 let now = self.clock.now();
                 if let Some(outcome) = scanner.watch(data, &self.rules, &self.fields, now) {

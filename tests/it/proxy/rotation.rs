@@ -346,3 +346,54 @@ fn a_users_own_rule_comes_before_the_built_in_ones() {
     assert_eq!((&first["state"], &first["holds"][0]["lane"]), (&"cooling".into(), &"quota".into()), "{first}");
     assert!((8900..=9100).contains(&seconds_until(&first["until"])), "{first}");
 }
+
+#[test]
+fn what_one_account_made_is_asked_of_that_account() {
+    let (first, second) = (Canary::openai(), Canary::openai());
+    let (one, two) = (first.clone(), second.clone());
+    let config = "pools:\n  openai: {order: [first, second], strategy: round-robin}\ndefault: deny\n";
+    let stage = Stage::with(config, move |upstream, home| {
+        home.stock(upstream, "openai:first", &one, &[]);
+        home.stock(upstream, "openai:second", &two, &[]);
+    });
+    let host = "api.openai.com";
+    let event = "event: response.created\ndata: {\"type\":\"response.created\",\"response\":{\"id\":\"resp_2\"}}\n\n\
+                 event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\"}\n\n";
+    let stream = Answer::Whole {
+        status: 200,
+        fields: vec![("content-type".to_owned(), "text/event-stream".to_owned())],
+        body: bytes::Bytes::from_static(event.as_bytes()),
+    };
+    let made = |id: &str| Answer::json(200, &serde_json::json!({"object": "response", "id": id}));
+    stage.upstream.script(Rule::always(made("resp_1")).path("/v1/responses").times(1));
+    stage.upstream.script(Rule::always(stream).path("/v1/responses").times(1));
+    stage.upstream.script(Rule::always(made("resp_3")).path("/v1/responses"));
+    let ok = serde_json::json!({"ok": true});
+    for path in ["/v1/responses/resp_1", "/v1/responses/resp_1/cancel", "/v1/responses/resp_2"] {
+        stage.upstream.script(Rule::always(Answer::json(200, &ok)).path(path));
+    }
+    let ask = |method: &str, path: &str, body: &str| {
+        let length = body.len();
+        let fields = "authorization: Bearer x\r\ncontent-type: application/json";
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\ncontent-length: {length}\r\n\r\n{body}");
+        stage.open(host).ask(&request).assert_status(200);
+    };
+    let free = r#"{"model":"m","input":"x"}"#;
+    ask("POST", "/v1/responses", free);
+    ask("POST", "/v1/responses", free);
+    for _ in 0..2 {
+        ask("GET", "/v1/responses/resp_1", "");
+        ask("POST", "/v1/responses/resp_1/cancel", "");
+        ask("GET", "/v1/responses/resp_2", "");
+        ask("POST", "/v1/responses", r#"{"model":"m","input":"x","previous_response_id":"resp_1"}"#);
+        ask("POST", "/v1/responses", r#"{"model":"m","input":"x","previous_response_id":"resp_2"}"#);
+    }
+    let pool = Pool { stage, first, second };
+    let seen = pool.stage.upstream.seen_at(host);
+    let of = |seen: &Seen| if seen.occurrences(pool.first.as_str()) == 1 { "first" } else { "second" };
+    let sent: Vec<_> = seen.iter().map(of).collect();
+    assert_eq!(sent[..2], ["first", "second"]);
+    let own = ["first", "first", "second", "first", "second"];
+    assert_eq!(sent[2..], [own, own].concat(), "each is with the account that made it");
+}
