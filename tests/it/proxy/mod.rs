@@ -35,6 +35,7 @@ mod request;
 mod rotation;
 mod scope;
 mod scrubbing;
+mod sdks;
 mod stalls;
 mod streams;
 mod strip;
