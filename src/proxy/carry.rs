@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Response;
+use http::header::{HeaderName, HeaderValue};
 
+use crate::clock::WallTime;
 use crate::code::Code;
 use crate::id::ProfileId;
 use crate::policy::Action;
 use crate::pool::{Ask, Bound, Candidate, Committed, Named, Renewed, Shortage, Step, Target};
 use crate::provider::Provider;
-use crate::provider::outcome::{Outcome, Rules, Scanner};
+use crate::provider::outcome::{Format, Outcome, Rules, Scanner};
 use crate::proxy::account::Account;
 use crate::proxy::answer::{self, Credentialed, Way};
 use crate::proxy::attempt::{self, Failure};
@@ -223,7 +225,8 @@ async fn finish(
         None => Err((Answer::of(Code::Internal), account)),
         Some(Brought::Failure(answer)) => Err((answer, account)),
         Some(Brought::Reply(reply)) => {
-            let Reply { received, patterns, scanner, rules } = *reply;
+            let Reply { mut received, patterns, scanner, rules } = *reply;
+            calm(&mut received.head, shared.clock.now());
             // An upstream's refusal of our credential is not the agent's to see: it would begin a login.
             if received.head.status == http::StatusCode::UNAUTHORIZED {
                 return Err((Answer::of(Code::CredentialsRejected), account));
@@ -239,6 +242,24 @@ async fn finish(
         }
     }
 }
+
+/// SDKs sleep as long as they are told to, up to hours, where they are told to try again: beyond a minute they stop.
+fn calm(head: &mut http::response::Parts, now: WallTime) {
+    if !head.status.is_client_error() && !head.status.is_server_error() {
+        return;
+    }
+    let forms = [("retry-after-ms", Format::Millis), ("retry-after", Format::SecondsOrDate)];
+    let ends = forms.into_iter().filter_map(|(name, form)| form.read(head.headers.get(name)?.as_bytes(), now));
+    let long = ends.max().is_some_and(|end| end.since(now) > LONGEST_SLEEP);
+    if long {
+        head.headers.insert(SHOULD_RETRY.clone(), HeaderValue::from_static("false"));
+    } else if head.headers.get(&SHOULD_RETRY).is_some_and(|word| word == "true") {
+        head.headers.remove(&SHOULD_RETRY);
+    }
+}
+
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// What an answer tells of things that only this profile has; what the request named was there.
 fn made(
@@ -289,4 +310,31 @@ fn note(account: &mut Account, member: &Member, reply: &Brought, outcome: &Outco
     };
     let attempt = AttemptRecord { profile: member.profile.clone(), status, outcome: outcome.label(), took };
     account.record().attempts.push(attempt);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relayed_refusal_never_has_a_client_sleep_for_hours() {
+        for (status, fields, expected) in [
+            (429, vec![("retry-after", "124633"), ("x-should-retry", "true")], Some("false")),
+            (429, vec![("retry-after", "30"), ("x-should-retry", "true")], None),
+            (429, vec![("retry-after-ms", "90000")], Some("false")),
+            (503, vec![("retry-after", "61")], Some("false")),
+            (529, vec![("x-should-retry", "false")], Some("false")),
+            (429, vec![("retry-after", "-5")], None),
+            (200, vec![("retry-after", "9000")], None),
+        ] {
+            let mut response = Response::builder().status(status).body(()).unwrap();
+            for (name, value) in fields {
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+            }
+            let (mut head, ()) = response.into_parts();
+            calm(&mut head, WallTime(1_777_593_600_000));
+            let found = head.headers.get(&SHOULD_RETRY).map(|word| word.to_str().unwrap());
+            assert_eq!(found, expected, "{status}");
+        }
+    }
 }
