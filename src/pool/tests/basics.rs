@@ -178,3 +178,15 @@ fn a_pool_that_does_not_rotate_sends_each_request_once_and_passes_on_what_came()
         assert!(matches!(end, Step::Forward(_)), "{end:?}");
     }
 }
+
+#[test]
+fn what_may_have_had_an_effect_is_sent_exactly_once() {
+    // Property 22.
+    for class in [Class::Ambiguous, Class::Broken, Class::Transient] {
+        let pools = pools();
+        let once = ask(&["a", "b"], START);
+        let (sent, end) = run(&pools, once, START, |_| outcome(class, Scope::None));
+        assert_eq!(sent, ["a"], "{class}");
+        assert!(matches!(end, Step::Forward(_)), "{class}");
+    }
+}
