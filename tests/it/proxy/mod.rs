@@ -37,6 +37,7 @@ mod scope;
 mod scrubbing;
 mod sdks;
 mod stalls;
+mod storm;
 mod streams;
 mod strip;
 mod vectors;

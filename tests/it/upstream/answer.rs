@@ -35,12 +35,14 @@ pub async fn answer(
     let collected = body.collect().await?;
     let trailers = collected.trailers().into_iter().flatten();
     let trailers = trailers.map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect();
-    let seen = Seen::new(&connection, &parts, collected.to_bytes(), trailers);
+    let mut seen = Seen::new(&connection, &parts, collected.to_bytes(), trailers);
+    let scripted = state.scripted(&seen);
+    seen.scripted = scripted.as_ref().and_then(Answer::status);
     state.seen.lock().unwrap().push(seen.clone());
     if let Some(switched) = switched {
         return Ok(switched);
     }
-    let mut next = state.scripted(&seen).unwrap_or(Answer::Usual);
+    let mut next = scripted.unwrap_or(Answer::Usual);
     loop {
         next = match next {
             Answer::Whole { status, fields, body } => {

@@ -1,5 +1,7 @@
 //! What the test provider saw: every connection and every request, and questions about them.
 
+use std::time::Instant;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -33,6 +35,10 @@ pub struct Seen {
     pub fields: Vec<(String, Vec<u8>)>,
     pub body: Bytes,
     pub trailers: Vec<(String, Vec<u8>)>,
+    /// When it was here, whole.
+    pub at: Instant,
+    /// The status that a script gave it.
+    pub scripted: Option<u16>,
 }
 
 impl Seen {
@@ -49,6 +55,8 @@ impl Seen {
             fields: parts.headers.iter().map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec())).collect(),
             body,
             trailers,
+            at: Instant::now(),
+            scripted: None,
         }
     }
 

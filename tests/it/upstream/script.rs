@@ -44,6 +44,15 @@ impl Answer {
         Self::Whole { status, fields: vec![("content-type".to_owned(), "text/plain".to_owned())], body: body.into() }
     }
 
+    /// Its status, where it has one of its own.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Whole { status, .. } | Self::Pieces { status, .. } | Self::Broken { status, .. } => Some(*status),
+            Self::After(_, inner) | Self::When(_, inner) => inner.status(),
+            Self::Trailed { .. } | Self::Reset | Self::Usual => None,
+        }
+    }
+
     /// The same answer with one field more.
     pub fn with(mut self, name: &str, value: &str) -> Self {
         match &mut self {
