@@ -83,7 +83,8 @@ codes! {
         "Every profile that this agent may use is cooling down. Retry-After says when the first is free; `keyferry profile list` shows all.";
     /// The agent's own limit.
     AgentRateLimited, "agent_rate_limited", TOO_MANY_REQUESTS, "connection_limit_reached", true,
-        "The agent is over the limit that the configuration gives it.";
+        "The agent has reached a limit that the configuration gives it: agents.NAME.limits (requests in a time, requests at a \
+         time, tokens). Retry-After says when one more may come.";
     /// Every profile is out of credit.
     BillingExhausted, "billing_exhausted", PAYMENT_REQUIRED, "http_request_denied", false,
         "Every profile that this agent may use is out of credit at the provider.";

@@ -210,6 +210,7 @@ async fn reload(core: &Arc<Core>) -> Result<Vec<&'static str>, ControlError> {
     let fresh = Arc::new(fresh.keeping_from(&running));
     let view = snapshot::build(core.ingredients(&fresh, &catalogue)).await.map_err(|error| fail(&error))?;
     core.shared.pools.reconfigure(parts::pool_settings(&fresh));
+    core.shared.rations.reconfigure(parts::rations(&fresh));
     {
         let mut state = core.state.lock();
         state.config = fresh;

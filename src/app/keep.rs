@@ -55,10 +55,15 @@ pub(super) async fn save_seen(core: &Core) {
     }
 }
 
-/// Writes the pools' state if it changed; a failure delays nothing but its next try.
+/// Writes the pools' state, and what agents have used, if it changed; a failure delays nothing but its next try.
 pub(super) async fn save_pools(core: &Core) {
-    let Some(rows) = core.shared.pools.changed_rows() else { return };
-    let rows = rows.into_iter().map(|(scope, json)| PoolRow { scope, json }).collect();
+    let pools = core.shared.pools.changed_rows();
+    let rations = core.shared.rations.changed_rows();
+    if pools.is_none() && rations.is_none() {
+        return;
+    }
+    let rows = pools.into_iter().chain(rations).flatten();
+    let rows = rows.map(|(scope, json)| PoolRow { scope, json }).collect();
     if let Err(error) = core.vault.save_pool_rows(rows).await {
         tracing::warn!(%error, "the pools' state could not be written");
     }

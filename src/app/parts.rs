@@ -19,10 +19,11 @@ use crate::app::snapshot::{self, Ingredients};
 use crate::app::way_out;
 use crate::clock::Clock;
 use crate::config::{self, Config};
-use crate::id::{ProviderId, ShortName};
+use crate::id::{AgentName, ProviderId, ShortName};
 use crate::policy::Fallback;
+use crate::policy::limit::{Limits, Rations};
 use crate::pool::{Jitter, Ladders, PoolSettings, Pools, Strategy};
-use crate::proxy::{Books, Buckets, Guesses, Limits, Shared};
+use crate::proxy::{self, Books, Buckets, Guesses, Shared};
 use crate::source::OpenValues;
 use crate::spawn::Spawner;
 use crate::telemetry::{AccessLog, Audit, Change, Metrics, Recorder};
@@ -103,19 +104,22 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
 
     let pools = Pools::new(pool_settings(&config), Jitter::random());
     let rows: Vec<_> = vault.pool_rows().await?.into_iter().map(|row| (row.scope, row.json)).collect();
+    let rations = Rations::new(rations(&config));
+    rations.restore(rows.iter().map(|(scope, json): &(String, String)| (scope.as_str(), json.as_str())));
     pools.restore(rows, now);
 
     let view = snapshot::build(from).await?;
-    let limits = Limits {
+    let limits = proxy::Limits {
         response: config.upstream.timeouts.response,
         idle: config.upstream.timeouts.idle,
         connections: most_connections(),
-        ..Limits::default()
+        ..proxy::Limits::default()
     };
     let books = Books { recorder, totals: Arc::default() };
     let shared = Arc::new(Shared {
         view: ArcSwap::from_pointee(view),
         pools,
+        rations,
         upstream,
         leaves: ArcSwap::from_pointee(leaves),
         books,
@@ -149,6 +153,11 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     Ok((Arc::new(core), bound))
 }
 
+/// What agents may use.
+pub(super) fn rations(config: &Config) -> HashMap<AgentName, Limits> {
+    config.agents.iter().map(|(name, agent)| (name.clone(), agent.limits.clone())).collect()
+}
+
 /// The pools' settings, in the pools' own words.
 pub(super) fn pool_settings(config: &Config) -> HashMap<ProviderId, PoolSettings> {
     let settings = |pool: &config::PoolConfig| PoolSettings {
@@ -173,6 +182,7 @@ pub(super) fn pool_settings(config: &Config) -> HashMap<ProviderId, PoolSettings
         groups: pool.groups.iter().flat_map(|(name, members)| grouped(name, members)).collect(),
         learn_groups: pool.learn_groups,
         rotate: pool.rotate,
+        each: pool.limits.clone(),
     };
     config.pools.iter().map(|(provider, pool)| (provider.clone(), settings(pool))).collect()
 }
@@ -186,5 +196,5 @@ fn grouped(name: &ShortName, members: &[ShortName]) -> Vec<(ShortName, Arc<str>)
 fn most_connections() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(16_384);
     let share = usize::try_from(limit).unwrap_or(16_384).saturating_mul(2) / 5;
-    share.clamp(16, Limits::default().connections)
+    share.clamp(16, proxy::Limits::default().connections)
 }

@@ -30,9 +30,9 @@ pub use change::{Changed, changed_keys, changed_values, restart_needed};
 pub use fault::{Fault, Faults};
 pub use fixture::{Assumed, Expected, Fixture, Fixtures, load_fixtures};
 pub use model::{
-    AgentConfig, AuditConfig, Config, Cooldown, Durability, FallbackTarget, Foreign, Level, Limits, Listen, Listener,
-    LogConfig, LogFormat, MasterKey, Period, PoolConfig, ProxySource, Rate, Strategy, Timeouts, UnixListener, Upstream,
-    VaultConfig, VaultUrl, Warnings,
+    AgentConfig, AuditConfig, Config, Cooldown, Durability, FallbackTarget, Foreign, Level, Listen, Listener,
+    LogConfig, LogFormat, MasterKey, PoolConfig, ProxySource, Strategy, Timeouts, UnixListener, Upstream, VaultConfig,
+    VaultUrl, Warnings,
 };
 pub use schema::schema;
 

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::fault::Fault;
 use crate::id::{AgentName, ProviderId, ShortName};
 use crate::message::origin::Host;
+use crate::policy::limit::Limits;
 use crate::policy::{Allowance, Enforcement, Fallback, Mark, Route, Scrub};
 use crate::pool::{AttemptLimits, Lane, PoolSettings};
 use crate::provider::Draft;
@@ -235,6 +236,8 @@ pub struct PoolConfig {
     pub fallback: Vec<FallbackTarget>,
     /// What becomes of a real credential that an agent sends itself.
     pub foreign: Foreign,
+    /// How much of each of its profiles.
+    pub limits: Limits,
 }
 
 impl Default for PoolConfig {
@@ -252,6 +255,7 @@ impl Default for PoolConfig {
             learn_groups: pool.learn_groups,
             fallback: Vec::new(),
             foreign: Foreign::default(),
+            limits: Limits::default(),
         }
     }
 }
@@ -314,39 +318,6 @@ pub struct AgentConfig {
     pub limits: Limits,
     /// Plain defaults for its process.
     pub env: BTreeMap<String, String>,
-}
-
-/// `agents.*.limits`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Limits {
-    /// Exchanges.
-    pub requests: Option<Rate>,
-    /// Exchanges at a time.
-    pub concurrency: Option<u32>,
-    /// Tokens of a model.
-    pub tokens: Option<Rate>,
-}
-
-/// So many in so long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// How many.
-    pub count: u64,
-    /// In how long.
-    pub per: Period,
-}
-
-/// What a [`Rate`] is counted over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Period {
-    /// A second.
-    Second,
-    /// A minute.
-    Minute,
-    /// An hour.
-    Hour,
-    /// A day in UTC.
-    Day,
 }
 
 /// `log`.

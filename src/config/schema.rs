@@ -204,6 +204,10 @@ fn pool() -> Value {
             ("learn_groups", described(switch(), "Whether a shared quota is found out from answers.")),
             ("fallback", described(list(fallback), "Other providers, when every profile rests.")),
             ("foreign", words::<Foreign>()),
+            (
+                "limits",
+                described(object("pools.*.limits", limits(&["requests", "concurrency"]), &[]), "For each profile."),
+            ),
         ],
         &[],
     )
@@ -217,9 +221,6 @@ fn agent() -> Value {
     );
     let builtin: Vec<String> = Catalogue::embedded().iter().map(|provider| provider.id.to_string()).collect();
     let known = json!({ "anyOf": [{ "enum": builtin }, name("a-z0-9-")] });
-    let rate = json!({ "type": "string", "pattern": "^[0-9]+[kKM]?/[a-z]+$" });
-    let limits =
-        vec![("requests", rate.clone()), ("concurrency", json!({ "type": "integer", "minimum": 1 })), ("tokens", rate)];
     let variable = json!({ "pattern": "^[A-Za-z_][A-Za-z0-9_]*$" });
     object(
         "agents.*",
@@ -231,7 +232,7 @@ fn agent() -> Value {
                     "Unset: every provider with a credential in the agent's scope.",
                 ),
             ),
-            ("limits", object("agents.*.limits", limits, &[])),
+            ("limits", object("agents.*.limits", limits(&["requests", "concurrency", "tokens"]), &[])),
             (
                 "env",
                 described(
@@ -242,6 +243,12 @@ fn agent() -> Value {
         ],
         &[],
     )
+}
+
+fn limits(keys: &[&'static str]) -> Vec<(&'static str, Value)> {
+    let rate = || described(json!({ "type": "string", "pattern": "^[0-9]+[kKM]?/[a-z]+$" }), "60/min, 10k/h, 2M/day");
+    let count = || json!({ "type": "integer", "minimum": 1 });
+    keys.iter().map(|key| (*key, if *key == "concurrency" { count() } else { rate() })).collect()
 }
 
 fn route() -> Value {

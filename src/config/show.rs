@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use super::model::{
     AgentConfig, Config, Cooldown, FallbackTarget, Listener, MasterKey, PoolConfig, ProxySource, UnixListener, VaultUrl,
 };
-use super::units::{write_duration, write_rate};
+use super::units::write_duration;
 use super::words::{ActionWord, Word};
+use crate::policy::limit::Limits;
 use crate::policy::path::PathPattern;
 use crate::policy::{Allowance, Ports, Route, RouteAction, SetCookie};
 use crate::provider::outcome::RulesDraft;
@@ -224,6 +225,7 @@ fn pool(pool: &PoolConfig) -> Value {
     if pool.foreign != defaults.foreign {
         value.insert("foreign".to_owned(), pool.foreign.word().into());
     }
+    insert_some(&mut value, "limits", limits(&pool.limits));
     Value::Object(value)
 }
 
@@ -235,17 +237,19 @@ fn fallback(target: &FallbackTarget) -> Value {
 fn agent(agent: &AgentConfig) -> Value {
     let mut value = Map::new();
     insert_some(&mut value, "allow", agent.allow.as_ref().map(|allow| allow.iter().map(allowance).collect()));
-    let mut limits = Map::new();
-    insert_some(&mut limits, "requests", agent.limits.requests.map(|rate| write_rate(rate).into()));
-    insert_some(&mut limits, "concurrency", agent.limits.concurrency.map(Value::from));
-    insert_some(&mut limits, "tokens", agent.limits.tokens.map(|rate| write_rate(rate).into()));
-    if !limits.is_empty() {
-        value.insert("limits".to_owned(), Value::Object(limits));
-    }
+    insert_some(&mut value, "limits", limits(&agent.limits));
     if !agent.env.is_empty() {
         value.insert("env".to_owned(), json!(agent.env));
     }
     Value::Object(value)
+}
+
+fn limits(limits: &Limits) -> Option<Value> {
+    let mut value = Map::new();
+    insert_some(&mut value, "requests", limits.requests.map(|rate| rate.to_string().into()));
+    insert_some(&mut value, "concurrency", limits.concurrency.map(Value::from));
+    insert_some(&mut value, "tokens", limits.tokens.map(|rate| rate.to_string().into()));
+    (!limits.is_empty()).then_some(Value::Object(value))
 }
 
 fn allowance(entry: &Allowance) -> Value {

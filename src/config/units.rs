@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use super::model::{Period, Rate};
 use super::words::Word;
+use crate::policy::limit::{Period, Rate};
 
 /// No wait of ours is longer than a month; what is written as longer is a slip.
 const LONGEST: Duration = Duration::from_secs(31 * 24 * 3600);
@@ -56,17 +56,6 @@ pub(super) fn write_duration(duration: Duration) -> String {
 pub(super) fn rate(text: &str) -> Option<Rate> {
     let (count, per) = text.split_once('/')?;
     Some(Rate { count: count_with_suffix(count.trim())?, per: Period::read(per.trim())? })
-}
-
-/// Writes a rate so that [`rate`] reads the same.
-pub(super) fn write_rate(rate: Rate) -> String {
-    let count = rate.count;
-    let (count, suffix) = match count {
-        _ if count.is_multiple_of(1_000_000) => (count / 1_000_000, "M"),
-        _ if count.is_multiple_of(1000) => (count / 1000, "k"),
-        _ => (count, ""),
-    };
-    format!("{count}{suffix}/{}", rate.per.word())
 }
 
 fn count_with_suffix(text: &str) -> Option<u64> {
@@ -125,7 +114,7 @@ mod tests {
             ("5/s", 5, Period::Second),
         ] {
             assert_eq!(rate(text), Some(Rate { count, per }), "{text}");
-            assert_eq!(write_rate(Rate { count, per }), text);
+            assert_eq!(Rate { count, per }.to_string(), text);
         }
         for bad in ["", "60", "/min", "0/min", "60/week", "-1/min", "1.5/min", "99999999999999999M/day", "k/min"] {
             assert_eq!(rate(bad), None, "{bad}");

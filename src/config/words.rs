@@ -2,7 +2,8 @@
 //!
 //! Invariant: every value has exactly one word that is written, and every word is read.
 
-use super::model::{Durability, Foreign, Level, LogFormat, Period, Strategy};
+use super::model::{Durability, Foreign, Level, LogFormat, Strategy};
+use crate::policy::limit::Period;
 use crate::policy::{Enforcement, Fallback, Scrub, SetCookie};
 
 /// A value that is written as one of a few words.

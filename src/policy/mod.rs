@@ -4,6 +4,7 @@
 //! and nowhere else; whatever no rule speaks for is refused or, where the default says so, tunnelled unread.
 
 mod explain;
+pub mod limit;
 mod observe;
 pub mod path;
 mod permit;

@@ -12,7 +12,7 @@ use super::select::{Mark, Picked, Spot, Want};
 use super::settings::{AttemptLimits, PoolSettings};
 use super::settle::Used;
 use super::step::{Committed, Renewal, Renewed, Step, Wait};
-use super::{Lease, Pools, Shortage};
+use super::{Lease, Occupied, Pools, Shortage};
 use crate::clock::WallTime;
 use crate::code::Code;
 use crate::id::ProfileId;
@@ -36,6 +36,8 @@ pub struct Attempts {
     renewing: Option<(Spot, Used, Outcome)>,
     last: Option<(ProfileId, Class)>,
     sent: u8,
+    /// The profile of the last attempt is occupied until there is another one.
+    seat: Option<Occupied>,
 }
 
 /// Whether a wait for a profile that rests is welcome.
@@ -79,6 +81,7 @@ impl Attempts {
             renewing: None,
             last: None,
             sent: 0,
+            seat: None,
         }
     }
 
@@ -301,6 +304,7 @@ impl Attempts {
     }
 
     fn next(&mut self, patience: Patience, now: WallTime) -> Option<Step> {
+        self.seat = None;
         let want = Want {
             ask: &self.ask,
             marks: &self.marks,
@@ -320,7 +324,7 @@ impl Attempts {
                     provider: target.provider.clone(),
                     number: chosen.number,
                     sent: now,
-                    cover: chosen.cover,
+                    cover: chosen.cover.clone(),
                     path: target.path(&self.ask).cloned(),
                     probe: chosen.probe,
                     moved: chosen.moved,
@@ -328,6 +332,7 @@ impl Attempts {
                 let from = self.last.clone().filter(|(profile, _)| *profile != candidate.profile);
                 let lease =
                     Lease::new(self.pools.clone(), candidate.profile.clone(), chosen.spot, used, from, chosen.warm);
+                self.seat = Some(Occupied::new(self.pools.clone(), &target.provider, chosen.cover.member));
                 self.sent = self.sent.saturating_add(1);
                 self.last_spot = Some(chosen.spot);
                 self.again = None;
@@ -374,8 +379,8 @@ impl Attempts {
         all.map(|candidate| candidate.profile.clone()).collect()
     }
 
-    fn forward(&self, used: Option<Used>) -> Step {
-        Step::Forward(Committed { pools: self.pools.clone(), used })
+    fn forward(&mut self, used: Option<Used>) -> Step {
+        Step::Forward(Committed { pools: self.pools.clone(), used, seat: self.seat.take() })
     }
 
     fn wait(&self, until: WallTime) -> Step {

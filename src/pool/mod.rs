@@ -267,6 +267,26 @@ fn shared(settings: HashMap<ProviderId, PoolSettings>) -> HashMap<ProviderId, Ar
     settings.into_iter().map(|(provider, settings)| (provider, Arc::new(settings))).collect()
 }
 
+/// One exchange that is under way with a profile, for as long as the value lives.
+#[derive(Debug)]
+pub struct Occupied {
+    pools: Pools,
+    provider: ProviderId,
+    member: usize,
+}
+
+impl Occupied {
+    fn new(pools: Pools, provider: &ProviderId, member: usize) -> Self {
+        Self { pools, provider: provider.clone(), member }
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.pools.with(|state| state.pool(&self.provider).leave_seat(self.member));
+    }
+}
+
 /// One profile for one attempt.
 #[derive(Debug)]
 pub struct Lease {

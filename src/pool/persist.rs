@@ -13,6 +13,7 @@ use super::ladder::Lane;
 use super::state::{Cells, State};
 use crate::clock::WallTime;
 use crate::id::{ProfileId, ProviderId};
+use crate::policy::limit::Window;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -25,6 +26,9 @@ struct Row {
     group: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_used: Option<u64>,
+    /// What was used of a daily limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spent: Option<(u64, u64)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     cells: Vec<Stored>,
 }
@@ -61,6 +65,7 @@ impl State {
                     disabled: member.disabled,
                     group: member.group.and_then(|at| pool.groups.get(at)).map(|group| group.name.to_string()),
                     last_used: member.last_used.map(|at| at.0),
+                    spent: member.meter.as_ref().and_then(|meter| meter.window()).map(Window::stored),
                     cells: [
                         write("profile", &member.cells),
                         write("endpoint", &member.endpoints),
@@ -122,6 +127,9 @@ impl State {
         member.disabled = row.disabled;
         member.group = member.group.or(group);
         member.last_used = row.last_used.map(|at| WallTime(at.min(now.0)));
+        if let (Some(meter), Some(spent)) = (&mut member.meter, row.spent) {
+            meter.restore(spent);
+        }
         read(&mut member.cells, "profile", &row.cells, now);
         read(&mut member.endpoints, "endpoint", &row.cells, now);
         read(&mut member.buckets, "bucket", &row.cells, now);

@@ -16,6 +16,9 @@ use crate::clock::WallTime;
 /// A running probe answers about then.
 const PROBE_ANSWERS: Duration = Duration::from_secs(2);
 
+/// A profile that has enough under way is looked at again then, unless one of its exchanges ends before.
+const BUSY: Duration = Duration::from_secs(1);
+
 /// A rest of the pinned profile up to this is gone around, not moved away from: moving on every throttle makes a fleet
 /// bounce between two profiles (teamclaude #306).
 const DETOUR: Duration = Duration::from_secs(60);
@@ -92,6 +95,8 @@ struct Seat {
     status: Status,
     key: Key,
     gate: Option<WallTime>,
+    /// By its own limits it has enough until then.
+    full: Option<WallTime>,
     usable: bool,
     /// Whether the request, or its conversation, comes over from another profile.
     moved: bool,
@@ -121,6 +126,9 @@ impl State {
         let pin = session.and_then(|key| pool.sticky.find(key, now));
         let seats = pool.seats(want, at, target, pin, now);
         let Some((seat, probe)) = decide(&seats, pin, want, at, now) else {
+            if let Some(until) = pool.room(&seats, now) {
+                return Picked::Gate(until);
+            }
             return pool.wait(want, &seats, pin, now).map_or(Picked::Nothing, Picked::Wait);
         };
         if let Some(gate) = seat.gate.filter(|_| !probe) {
@@ -134,7 +142,7 @@ impl State {
             moved: seat.moved,
             warm: pin.is_some_and(|pin| pin.member == seat.cover.member && pin.is_warm(now)),
         };
-        pool.dispatch(&chosen, now);
+        let stored = pool.dispatch(&chosen, now);
         if want.last.is_none() {
             pool.retries.request(now);
         }
@@ -142,6 +150,7 @@ impl State {
             pool.pin(key, pin, &seats, seat.cover.member, now);
         }
         self.number = number;
+        self.changed |= stored;
         Picked::Chosen(chosen)
     }
 
@@ -154,7 +163,9 @@ impl State {
                 continue;
             }
             let pool = self.pool(&target.provider);
-            for seat in pool.seats(want, at, target, None, now).into_iter().filter(|seat| seat.usable) {
+            for seat in
+                pool.seats(want, at, target, None, now).into_iter().filter(|seat| seat.usable && seat.full.is_none())
+            {
                 match seat.status {
                     Status::Open(until) if pool.may_probe_early(&seat.cover, now) => {
                         if best.as_ref().is_none_or(|(earliest, _, _)| until < *earliest) {
@@ -179,10 +190,11 @@ impl State {
                 cell.early_at = Some(now);
             }
         }
-        pool.dispatch(&chosen, now);
+        let stored = pool.dispatch(&chosen, now);
         if let Some(key) = want.ask.session.key().filter(|_| pool.settings.strategy == Strategy::Sticky) {
             pool.sticky.put(key, Pin { member: chosen.cover.member, detour: None, used: now });
         }
+        self.changed |= stored;
         Some(chosen)
     }
 }
@@ -195,8 +207,9 @@ fn decide<'a>(
     at: usize,
     now: WallTime,
 ) -> Option<(&'a Seat, bool)> {
-    let ready = |seat: &&Seat| seat.usable && seat.status == Status::Closed;
-    let half = |seat: &&Seat| seat.usable && seat.status == Status::HalfOpen { probed: None };
+    let open = |seat: &&Seat| seat.usable && seat.full.is_none();
+    let ready = |seat: &&Seat| open(seat) && seat.status == Status::Closed;
+    let half = |seat: &&Seat| open(seat) && seat.status == Status::HalfOpen { probed: None };
     if let Some(spot) = want.again.filter(|spot| spot.target == at) {
         let seat = seats.iter().find(|seat| seat.candidate == spot.candidate);
         if let Some(seat) = seat.filter(|seat| ready(seat) || half(seat)) {
@@ -263,9 +276,24 @@ impl Pool {
             let moved = elsewhere || pin.is_some_and(|pin| pin.member != member && pin.detour != Some(member));
             let gate = self.gate(&cover, moved, now);
             let key = self.key(candidate, index, member, gate, now);
-            seats.push(Seat { candidate: index, cover, status, key, gate, usable, moved });
+            let full = self.full(member, now);
+            seats.push(Seat { candidate: index, cover, status, key, gate, full, usable, moved });
         }
         seats
+    }
+
+    /// Until when a profile has enough by its own limits.
+    fn full(&self, member: usize, now: WallTime) -> Option<WallTime> {
+        let member = self.members.get(member)?;
+        let busy = self.settings.each.concurrency.is_some_and(|most| member.running >= most);
+        let spent = member.meter.as_ref().and_then(|meter| meter.free_at(now));
+        busy.then(|| now.plus(BUSY)).max(spent)
+    }
+
+    /// When the first profile that is full and nothing else has room, where that is soon.
+    fn room(&self, seats: &[Seat], now: WallTime) -> Option<WallTime> {
+        let full = seats.iter().filter(|seat| seat.usable && seat.status == Status::Closed);
+        full.filter_map(|seat| seat.full).min().filter(|until| until.since(now) <= self.settings.wait)
     }
 
     /// Whether what the request names can be there: the profile that made it is the only one that has it.
@@ -323,7 +351,8 @@ impl Pool {
         }
     }
 
-    fn dispatch(&mut self, chosen: &Chosen, now: WallTime) {
+    /// Whether there is something new to store.
+    fn dispatch(&mut self, chosen: &Chosen, now: WallTime) -> bool {
         for slot in Slot::ALL {
             if let Some(cell) = self.cell_mut(slot, &chosen.cover, false, now) {
                 if chosen.probe && !cell.probe_running(now) {
@@ -332,9 +361,13 @@ impl Pool {
                 cell.enter(now);
             }
         }
-        let Some(member) = self.members.get_mut(chosen.cover.member) else { return };
+        let Some(member) = self.members.get_mut(chosen.cover.member) else { return false };
         member.dispatched = chosen.number;
         member.uses = member.uses.saturating_add(1);
+        member.running = member.running.saturating_add(1);
+        if let Some(meter) = &mut member.meter {
+            meter.take(now);
+        }
         member.last_used = Some(now);
         if chosen.moved {
             if member.arrivals.as_ref().is_none_or(|ramp| ramp.is_over(now)) {
@@ -344,6 +377,7 @@ impl Pool {
                 ramp.enter();
             }
         }
+        member.meter.as_ref().is_some_and(|meter| meter.window().is_some())
     }
 
     /// How long a wait for the first of them is better than going elsewhere.
@@ -367,7 +401,7 @@ impl Pool {
                     Status::Open(until) => until.since(now) <= DETOUR,
                     Status::HalfOpen { .. } => true,
                     // It was good for this conversation, if not for this request.
-                    Status::Closed => !own.usable,
+                    Status::Closed => !own.usable || own.full.is_some(),
                 };
                 if back_soon { Pin { member: pin.member, detour: Some(went), used: now } } else { fresh }
             }
@@ -399,6 +433,8 @@ impl Pool {
                 Status::Closed | Status::HalfOpen { probed: None } => now,
                 Status::Open(_) | Status::HalfOpen { probed: Some(_) } => release(seat, now).unwrap_or(now),
             };
+            let free = seat.full.map_or(free, |full| full.max(free));
+            into.lanes.extend(seat.full.map(|_| Lane::RateLimit));
             into.earliest = Some(into.earliest.map_or(free, |earliest| earliest.min(free)));
             let holds = Slot::ALL.into_iter().filter_map(|slot| self.cell(slot, &seat.cover)?.hold.as_ref());
             into.lanes.extend(holds.max_by_key(|hold| hold.until).map(|hold| hold.lane));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::ladder::Ladders;
 use crate::id::ShortName;
+use crate::policy::limit::Limits;
 
 /// Which profile next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +45,8 @@ pub struct PoolSettings {
     pub learn_groups: bool,
     /// Whether a refused request may go out with another profile.
     pub rotate: bool,
+    /// How much of each profile: exchanges in a time and at a time.
+    pub each: Limits,
 }
 
 impl Default for PoolSettings {
@@ -58,6 +61,7 @@ impl Default for PoolSettings {
             groups: HashMap::new(),
             learn_groups: true,
             rotate: true,
+            each: Limits::default(),
         }
     }
 }

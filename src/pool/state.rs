@@ -13,6 +13,7 @@ use super::sticky::Sticky;
 use super::strain::{Retries, Strain};
 use crate::clock::WallTime;
 use crate::id::{ProfileId, ProviderId, ShortName};
+use crate::policy::limit::Meter;
 use crate::provider::outcome::Scope;
 
 /// Models, endpoints and the like that one owner has cells for. An agent can name any model; beyond this the oldest
@@ -68,6 +69,10 @@ pub(super) struct Member {
     pub(super) dispatched: u64,
     pub(super) uses: u64,
     pub(super) last_used: Option<WallTime>,
+    /// Exchanges that are under way with it, to the end of their answers.
+    pub(super) running: u32,
+    /// Its own rate, where it has one.
+    pub(super) meter: Option<Meter>,
     /// Conversations that came over from another profile.
     pub(super) arrivals: Option<Ramp>,
     pub(super) doubted: Option<WallTime>,
@@ -199,12 +204,22 @@ impl Pool {
             dispatched: 0,
             uses: 0,
             last_used: None,
+            running: 0,
+            meter: self.settings.each.requests.map(Meter::of),
             arrivals: None,
             doubted: None,
             stated: [None, None],
         });
         self.index.insert(profile.name.clone(), at);
         at
+    }
+
+    /// An exchange with a profile has ended. Whether somebody may wait for that.
+    pub(super) fn leave_seat(&mut self, member: usize) -> bool {
+        if let Some(member) = self.members.get_mut(member) {
+            member.running = member.running.saturating_sub(1);
+        }
+        self.settings.each.concurrency.is_some()
     }
 
     /// The group of this name, made if it is new.

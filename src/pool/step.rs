@@ -5,7 +5,7 @@
 use tokio::sync::futures::OwnedNotified;
 
 use super::settle::Used;
-use super::{Lease, Pools, Shortage};
+use super::{Lease, Occupied, Pools, Shortage};
 use crate::clock::WallTime;
 use crate::id::ProfileId;
 use crate::provider::outcome::{Class, Outcome};
@@ -61,9 +61,15 @@ pub struct Wait {
 pub struct Committed {
     pub(super) pools: Pools,
     pub(super) used: Option<Used>,
+    pub(super) seat: Option<Occupied>,
 }
 
 impl Committed {
+    /// What keeps the profile occupied; to be held to the end of the answer.
+    pub fn take_seat(&mut self) -> Option<Occupied> {
+        self.seat.take()
+    }
+
     /// An error that came after the answer had begun: for later requests.
     pub fn late(&mut self, outcome: &Outcome, now: WallTime) {
         if outcome.class == Class::Success {

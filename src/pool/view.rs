@@ -16,6 +16,7 @@ use super::settle::Used;
 use super::state::{Cells, Member, Pool, State};
 use crate::clock::WallTime;
 use crate::id::ProfileId;
+use crate::policy::limit::Meter;
 
 /// Whether a profile can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -256,6 +257,10 @@ impl Pool {
 
     pub(super) fn reconfigure(&mut self, settings: Arc<PoolSettings>) {
         self.settings = settings;
+        let rate = self.settings.each.requests;
+        for member in self.members.iter_mut().filter(|member| member.meter.as_ref().map(Meter::rate) != rate) {
+            member.meter = rate.map(Meter::of);
+        }
         let configured: Vec<_> =
             self.members.iter().map(|member| self.settings.groups.get(&member.profile.name).cloned()).collect();
         for (at, name) in configured.into_iter().enumerate() {

@@ -15,6 +15,8 @@ use crate::clock::WallTime;
 use crate::code::Code;
 use crate::id::{AgentName, RequestId};
 use crate::message::origin::Origin;
+use crate::policy::limit::Share;
+use crate::pool::Occupied;
 use crate::proxy::peer::Peer;
 use crate::telemetry::{Decision, Protocol, Record, Recorder};
 
@@ -107,6 +109,14 @@ pub struct Account {
     record: Box<Record>,
     books: Option<Books>,
     started: Instant,
+    held: Held,
+}
+
+/// What an exchange occupies until its account is closed.
+#[derive(Debug, Default)]
+struct Held {
+    share: Option<Share>,
+    seat: Option<Occupied>,
 }
 
 impl Account {
@@ -115,7 +125,8 @@ impl Account {
     pub fn open(books: &Books, now: WallTime, listener: &'static str, client: Peer) -> Self {
         let mut record = Record::new(now, RequestId::new(now.0), listener, Protocol::Http1);
         record.client = Some(client.to_string());
-        Self { record: Box::new(record), books: Some(books.clone()), started: Instant::now() }
+        let held = Held::default();
+        Self { record: Box::new(record), books: Some(books.clone()), started: Instant::now(), held }
     }
 
     /// The record, to be filled in.
@@ -144,6 +155,16 @@ impl Account {
     /// Names the agent.
     pub fn agent(&mut self, agent: &AgentName) {
         self.record.agent = Some(agent.clone());
+    }
+
+    /// Holds the exchange's share of its agent's limits until the account is closed.
+    pub fn hold_share(&mut self, share: Option<Share>) {
+        self.held.share = share;
+    }
+
+    /// The same for the seat at its profile.
+    pub fn hold_seat(&mut self, seat: Option<Occupied>) {
+        self.held.seat = seat;
     }
 
     /// Notes an answer of our own.
@@ -195,7 +216,7 @@ impl Account {
         let old = &self.record;
         let blank = Record::new(old.ts, old.request_id, old.listener, old.protocol);
         let record = std::mem::replace(&mut self.record, Box::new(blank));
-        Self { record, books: self.books.take(), started: self.started }
+        Self { record, books: self.books.take(), started: self.started, held: std::mem::take(&mut self.held) }
     }
 
     /// Ends the exchange without a line: a tunnel that is intercepted is recorded by the exchanges inside.
@@ -208,6 +229,10 @@ impl Drop for Account {
     fn drop(&mut self) {
         let Some(books) = self.books.take() else { return };
         self.record.total = self.started.elapsed();
+        let tokens = self.record.tokens_in.unwrap_or(0).saturating_add(self.record.tokens_out.unwrap_or(0));
+        if let Some(share) = self.held.share.as_ref().filter(|_| tokens > 0) {
+            share.spend(tokens, self.record.ts.plus(self.record.total));
+        }
         books.totals.add(&self.record);
         let blank = Record::new(self.record.ts, self.record.request_id, self.record.listener, self.record.protocol);
         books.recorder.emit(std::mem::replace(&mut *self.record, blank));

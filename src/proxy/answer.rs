@@ -161,6 +161,7 @@ async fn scrubbed(mut head: http::response::Parts, mut parts: Parts) -> Result<R
     if let Some(mut watch) = watch {
         watch.see(&whole);
         watch.end();
+        watch.note(account.record());
     }
     if let Some((clean, hits)) = patterns.scrub(&whole) {
         whole = clean;

@@ -217,10 +217,11 @@ async fn finish(
     shared: &Shared,
     carried: Carried,
     brought: Option<Brought>,
-    committed: Committed,
+    mut committed: Committed,
     bound: Bound,
     mut account: Account,
 ) -> Ended {
+    account.hold_seat(committed.take_seat());
     match brought {
         None => Err((Answer::of(Code::Internal), account)),
         Some(Brought::Failure(answer)) => Err((answer, account)),

@@ -392,6 +392,9 @@ impl Stream {
     /// What is known of the exchange only when it has ended.
     fn note(&mut self) {
         self.account.record().bytes_in = self.upload.received();
+        if let Some(watch) = &self.watch {
+            watch.note(self.account.record());
+        }
         if let Some((_, scrubber)) = self.scrub.take() {
             let record = self.account.record();
             record.redactions = record.redactions.saturating_add(scrubber.hits());

@@ -15,8 +15,9 @@ use crate::code::Code;
 use crate::id::{AgentName, ProviderId};
 use crate::message::origin::{Host, Origin, Scheme};
 use crate::message::path::Path;
+use crate::policy::limit::Share;
 use crate::policy::{Action, Refusal};
-use crate::provider;
+use crate::provider::{self, Provider};
 use crate::proxy::account::Account;
 use crate::proxy::carried::Carried;
 use crate::proxy::carry;
@@ -154,6 +155,7 @@ fn prepare(
     if provider.is_none() {
         account.record().decision = Decision::Forwarded;
     }
+    account.hold_share(enter(shared, &agent, provider.as_deref(), now)?);
     let presented = provider.as_ref().and_then(|provider| provider::presented(&parts, provider));
     let guard = Guard::new(shared, &view, agent.name(), &origin, account.id());
     guard.head(&parts, presented.as_deref())?;
@@ -172,6 +174,35 @@ fn prepare(
     let path = path.path().to_owned();
     let spoken = if version == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 };
     Ok(Carried { view, agent, permit, provider, stripped, path, presented, upload, spoken, hop, socket })
+}
+
+/// Lets one more exchange of an agent begin, within its limits.
+///
+/// # Errors
+/// The [`Answer`] where it has reached one.
+pub fn enter(
+    shared: &Shared,
+    agent: &Agent,
+    provider: Option<&Provider>,
+    now: WallTime,
+) -> Result<Option<Share>, Answer> {
+    shared.rations.enter(agent.name(), now).map_err(|excess| {
+        let agent = agent.name();
+        let message = format!("agent '{agent}' has reached its limit of {} {}", excess.limit, in_words(excess.key));
+        let word = provider.and_then(|provider| provider.family?.error_word(Code::AgentRateLimited));
+        Answer::saying(Code::AgentRateLimited, message)
+            .hint(format!("the operator sets it: agents.{agent}.limits.{}", excess.key))
+            .after(Some(excess.wait))
+            .word(word)
+    })
+}
+
+fn in_words(key: &str) -> &'static str {
+    match key {
+        "requests" => "requests",
+        "tokens" => "tokens",
+        _ => "requests at a time",
+    }
 }
 
 /// Who is calling and where to, by the way the request came in.

@@ -31,6 +31,7 @@ mod stream;
 mod target;
 mod transparent;
 mod tunnel;
+mod usage;
 mod watch;
 mod websocket;
 

@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::id::{AgentName, ProfileId, ProviderId, ShortName};
 use crate::message::origin::{Origin, Scheme};
 use crate::policy::Policy;
+use crate::policy::limit::Rations;
 use crate::pool::Pools;
 use crate::provider::outcome::Rulebook;
 use crate::provider::{Catalogue, Provider};
@@ -117,6 +118,8 @@ pub struct Shared {
     pub view: ArcSwap<View>,
     /// Which profile now.
     pub pools: Pools,
+    /// What agents have used of their limits.
+    pub rations: Rations,
     /// Connections to upstreams.
     pub upstream: Upstream,
     /// Our own certificates.

@@ -167,9 +167,9 @@ pub async fn open(shared: &Shared, agent: Agent, origin: Origin, account: &mut A
         }
         TunnelDecision::Observed(rule) => {
             account.record().would_deny = true;
-            blind(shared, &rule, &origin, account).await
+            blind(shared, &agent, &rule, &origin, account).await
         }
-        TunnelDecision::Tunnel(rule) => blind(shared, &rule, &origin, account).await,
+        TunnelDecision::Tunnel(rule) => blind(shared, &agent, &rule, &origin, account).await,
         TunnelDecision::Intercept => {
             let leaves = shared.leaves.load_full();
             if !leaves.has(origin.host(), now) {
@@ -202,8 +202,15 @@ async fn mint_slot(shared: &Shared, agent: &Agent) -> Result<(), Answer> {
     }
 }
 
-async fn blind(shared: &Shared, rule: &Rule, origin: &Origin, account: &mut Account) -> Result<Open, Answer> {
+async fn blind(
+    shared: &Shared,
+    agent: &Agent,
+    rule: &Rule,
+    origin: &Origin,
+    account: &mut Account,
+) -> Result<Open, Answer> {
     account.record().rule = Some(rule.to_string());
+    account.hold_share(exchange::enter(shared, agent, None, shared.clock.now())?);
     let upstream = shared.upstream.raw(origin).await.map_err(|error| {
         account.record().detail = Some(error.to_string());
         Answer::saying(error.code(), error.explanation())

@@ -14,7 +14,9 @@ use crate::provider::outcome::{Answer, Need, Outcome, Peek, Rules, Scanner};
 use crate::proxy::limits::{ERROR_BODY, PEEK_WAIT};
 use crate::proxy::made::Made;
 use crate::proxy::received::{Received, peek_body, plain, readable};
+use crate::proxy::usage::Usage;
 use crate::scrub::{Codings, Decoder};
+use crate::telemetry::Record;
 use crate::upstream::body::was_reset;
 
 /// Judges an answer, reading as much of its body as the provider's rules need to see first.
@@ -75,25 +77,30 @@ async fn peek_events(received: &mut Received, rules: &Rules, events: &mut Scanne
     failed
 }
 
-/// Watches an answer while it goes to the agent, for what later requests should know.
+/// Watches an answer while it goes to the agent, for what later requests should know and for what it used.
 pub struct Watch {
+    late: Option<Late>,
+    usage: Option<Usage>,
+    made: Option<Made>,
+}
+
+/// A look at what may still go wrong.
+struct Late {
     rules: Arc<Rules>,
     fields: HeaderMap,
     status: http::StatusCode,
     committed: Committed,
     clock: Clock,
     look: Look,
-    made: Option<Made>,
 }
 
 enum Look {
-    Nothing,
     Events(Scanner),
     Aside(BytesMut),
 }
 
 impl Watch {
-    /// A watch, where the provider's rules want one or the answer may tell of something that was made.
+    /// A watch, where there is something to look for.
     #[must_use]
     pub fn new(
         rules: &Arc<Rules>,
@@ -105,29 +112,53 @@ impl Watch {
     ) -> Option<Self> {
         let need = rules.need(received.head.status, &received.head.headers);
         let look = match (need, scanner) {
-            (Need::Events, Some(scanner)) => Look::Events(scanner),
-            (Need::Aside, _) => Look::Aside(BytesMut::new()),
-            _ if made.is_some() => Look::Nothing,
-            _ => return None,
+            (Need::Events, Some(scanner)) => Some(Look::Events(scanner)),
+            (Need::Aside, _) => Some(Look::Aside(BytesMut::new())),
+            _ => None,
         };
-        Some(Self {
+        let late = look.map(|look| Late {
             rules: Arc::clone(rules),
             fields: received.head.headers.clone(),
             status: received.head.status,
             committed,
             clock: clock.clone(),
             look,
-            made,
-        })
+        });
+        let usage = Usage::of(&received.head.headers).filter(|_| received.head.status.is_success());
+        (late.is_some() || usage.is_some() || made.is_some()).then_some(Self { late, usage, made })
     }
 
     /// Sees the next bytes, as the upstream sent them.
     pub fn see(&mut self, data: &Bytes) {
+        if let Some(usage) = &mut self.usage {
+            usage.see(data);
+        }
         if let Some(made) = &mut self.made {
             made.see(data);
         }
+        if let Some(late) = &mut self.late {
+            late.see(data);
+        }
+    }
+
+    /// The answer has ended.
+    pub fn end(&mut self) {
+        if let Some(late) = &mut self.late {
+            late.end();
+        }
+    }
+
+    /// Writes down what was used so far.
+    pub fn note(&self, record: &mut Record) {
+        if let Some(usage) = &self.usage {
+            usage.note(record);
+        }
+    }
+}
+
+impl Late {
+    fn see(&mut self, data: &Bytes) {
         match &mut self.look {
-            Look::Nothing => {}
             Look::Events(scanner) => {
                 let now = self.clock.now();
                 if let Some(outcome) = scanner.watch(data, &self.rules, &self.fields, now) {
@@ -141,8 +172,7 @@ impl Watch {
         }
     }
 
-    /// The answer has ended.
-    pub fn end(&mut self) {
+    fn end(&mut self) {
         if let Look::Aside(held) = &self.look {
             let now = self.clock.now();
             let answer = Answer { status: self.status, fields: &self.fields, body: held };

@@ -9,12 +9,13 @@ use http::Method;
 
 use crate::config::fault::{At, Report, shown};
 use crate::config::field::{Field, Section};
-use crate::config::model::{AgentConfig, Limits, Rate};
+use crate::config::model::AgentConfig;
 use crate::config::units;
 use crate::config::words::ActionWord;
 use crate::id::{AgentName, ProfileId, ProviderId};
 use crate::message::origin::Host;
 use crate::message::pattern::{HostPattern, PortWritten};
+use crate::policy::limit::{Limits, Rate};
 use crate::policy::path::PathPattern;
 use crate::policy::{Allowance, Ports, Route, RouteAction};
 
@@ -22,7 +23,7 @@ use super::storage;
 
 pub(super) const AGENT: &[&str] = &["allow", "limits", "env"];
 pub(super) const ALLOWANCE: &[&str] = &["provider", "methods", "paths"];
-const LIMITS: &[&str] = &["requests", "concurrency", "tokens"];
+pub(super) const LIMITS: &[&str] = &["requests", "concurrency", "tokens"];
 pub(super) const ROUTE: &[&str] =
     &["name", "agents", "host", "ports", "methods", "paths", "action", "provider", "profile", "scrub", "set_cookie"];
 
@@ -52,8 +53,7 @@ fn agent_config(field: &Field<'_>, report: &mut Report) -> Option<AgentConfig> {
         agent.allow = Some(report.each(&field, |report, item| allowance(item, report)));
     }
     if let Some(field) = section.get("limits") {
-        report.needs("agents.*.limits", &field.path, field.key_at);
-        agent.limits = limits(&field, report);
+        agent.limits = limits(&field, LIMITS, report);
     }
     if let Some(field) = section.get("env") {
         for (name, field) in report.named(&field) {
@@ -104,10 +104,11 @@ fn allowance(field: &Field<'_>, report: &mut Report) -> Option<Allowance> {
     Some(Allowance { provider: provider(&field, report)?, methods, paths, at })
 }
 
-fn limits(field: &Field<'_>, report: &mut Report) -> Limits {
-    let Some(section) = report.section(field, LIMITS) else { return Limits::default() };
+/// Limits with these keys of [`LIMITS`].
+pub(super) fn limits(field: &Field<'_>, keys: &[&str], report: &mut Report) -> Limits {
+    let Some(section) = report.section(field, keys) else { return Limits::default() };
     let mut rate = |key: &str| -> Option<Rate> {
-        let field = section.get(key)?;
+        let field = section.get(key).filter(|_| keys.contains(&key))?;
         report.parse(&field, "a rate", "write so many in so long: 60/min, 2M/day", units::rate)
     };
     let (requests, tokens) = (rate("requests"), rate("tokens"));

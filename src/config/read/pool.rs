@@ -27,10 +27,12 @@ pub(super) const POOL: &[&str] = &[
     "learn_groups",
     "fallback",
     "foreign",
+    "limits",
 ];
 pub(super) const COOLDOWN: &[&str] = &["rate_limit", "quota", "billing", "auth", "forbidden", "overload"];
 pub(super) const ATTEMPTS: &[&str] =
     &["total", "same_profile", "throttle_hops", "warm_throttle_hops", "overload_hops", "suspect_hops", "waits"];
+pub(super) const LIMITS: &[&str] = &["requests", "concurrency"];
 const FALLBACK: &[&str] = &["provider", "models"];
 
 /// No attempt begins and no wait ends later than this after a request came.
@@ -100,6 +102,9 @@ fn pool(field: &Field<'_>, provider: Option<&ProviderId>, report: &mut Report) -
         if let Some(foreign) = report.word(&field) {
             pool.foreign = foreign;
         }
+    }
+    if let Some(field) = section.get("limits") {
+        pool.limits = access::limits(&field, LIMITS, report);
     }
     Some(pool)
 }

@@ -112,7 +112,7 @@ providers:
     events: on
     faults: transient
 pools:
-  anthropic: {order: ["anthropic:a", b], strategy: priority, cooldown: [1m, 5m, 1h30m]}
+  anthropic: {order: ["anthropic:a", b], strategy: priority, cooldown: [1m, 5m, 1h30m], limits: {requests: 1500/h, concurrency: 3}}
   openai:
     strategy: round-robin
     rotate: off
@@ -128,7 +128,7 @@ agents:
   coder:
     allow: [one, {provider: two, methods: [GET, POST], paths: [/, "/a/*/**"]}]
     env: {A: "1", B: "yes: no", C: "x # y", D: "\"q\"", E: "null"}
-  other:
+  other: {limits: {requests: 60/min, concurrency: 8, tokens: 2M/day}}
   none: {allow: []}
 routes:
   - {host: "a.test:8443", action: deny}

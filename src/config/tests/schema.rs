@@ -69,7 +69,7 @@ fn it_refuses_slips() {
         "providers: {openai: {status: {429: rate-limit@grup}}}",
         "pools: {openai: {fallback: [{provider: groq, models: {}}]}}",
         "pools: {openai: {fallback: [{provider: groq}]}}",
-        "agents: {coder: {limits: {}}}",
+        "agents: {coder: {limits: {request: 1/s}}}",
         "agents: {coder: {allow: [{methods: [GET]}]}}",
         "routes: [{host: a.test, action: alow}]",
         "routes: [{action: deny}]",

@@ -21,6 +21,7 @@ mod hostile_h2;
 mod identity;
 mod java;
 mod lifecycle;
+mod limits;
 mod log;
 mod mismatch;
 mod misplaced;
