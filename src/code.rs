@@ -112,7 +112,8 @@ codes! {
         "The agent may use this provider, but no credential is stored for it: keyferry secret set PROVIDER:NAME";
     /// A login is needed.
     NeedsLogin, "needs_login", BAD_GATEWAY, "proxy_configuration_error", false,
-        "The stored login has ended: keyferry login PROVIDER";
+        "A stored login (type oauth2) has ended: its provider refused to renew it. Log in there again and store the new one: \
+         keyferry secret set PROVIDER:NAME --type oauth2";
     /// The provider refused every credential.
     CredentialsRejected, "credentials_rejected", BAD_GATEWAY, "http_request_denied", false,
         "The provider refused every credential that this agent may use. Replace one: keyferry secret set PROVIDER:NAME";

@@ -14,7 +14,7 @@ use crate::message::origin::{Origin, Scheme};
 use crate::pool::{Doubt, Verdict};
 use crate::provider::outcome::{Answer, Class, Outcome};
 use crate::provider::{self, Kind, Provider};
-use crate::source::Member;
+use crate::source::{Member, Standing};
 use crate::telemetry::Intent;
 use crate::tls::Protocol;
 use crate::upstream::body::RequestBody;
@@ -82,6 +82,9 @@ pub(super) async fn test(core: &Core, profile: &str) -> Result<Outcome, ErrandEr
 async fn call(core: &Core, provider: &Provider, kind: &Kind, member: &Member) -> Result<Outcome, ErrandError> {
     let failed = |error: &dyn std::fmt::Display| ErrandError::NoAnswer(error.to_string());
     let shared = &core.shared;
+    if shared.renewals.ready(&shared.view.load_full().credentials, member, None).await != Standing::Ready {
+        return Err(ErrandError::NoAnswer("its login has ended, or could not be renewed".to_owned()));
+    }
     let test = kind.test.as_ref().filter(|test| test.body.is_none()).ok_or(ErrandError::NoCall)?;
     let origin = origin_of(kind, member, &test.target).ok_or(ErrandError::NoCall)?;
     let stripped = provider::errand(provider, test).map_err(|error| failed(&error))?;

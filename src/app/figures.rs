@@ -28,6 +28,9 @@ pub(super) fn show_profiles(shared: &Shared, view: &View) {
             Readiness::HalfOpen => ProfileState::HalfOpen,
             Readiness::Disabled => ProfileState::Disabled,
         };
+        if let Some(at) = view.credentials.expiry(member) {
+            shared.books.recorder.metrics().set_credential_expiry(&member.profile, at);
+        }
         shared.books.recorder.metrics().set_profile_state(&state.profile, shown, state.until);
     }
 }

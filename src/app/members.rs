@@ -8,7 +8,7 @@ use crate::id::{ProfileId, ShortName};
 use crate::message::pattern::HostPattern;
 use crate::provider::{Catalogue, Kind};
 use crate::secret::Secret;
-use crate::source::{Member, MemberValue};
+use crate::source::{Member, MemberValue, fingerprint};
 use crate::vault::{Scope, SealedCredential};
 
 /// Profiles from the environment come after every stored one.
@@ -54,12 +54,6 @@ fn member(catalogue: &Catalogue, sealed: SealedCredential) -> Option<Member> {
     let provider = catalogue.provider(stored.provider.as_ref()?)?;
     let kind = provider.kind(&stored.kind)?;
     let audience: Vec<HostPattern> = stored.hosts.iter().filter_map(|host| HostPattern::parse(host).ok()).collect();
-    let [a, b, c, d, e, f, g, h, ..] = stored.id;
-    let version = stored.version.to_be_bytes();
-    let mut fingerprint = [a, b, c, d, e, f, g, h];
-    for (byte, version) in fingerprint.iter_mut().zip(version) {
-        *byte ^= version;
-    }
     Some(Member {
         profile: ProfileId { provider: provider.id.clone(), name: stored.name.short().clone() },
         kind: kind.id.clone(),
@@ -71,7 +65,7 @@ fn member(catalogue: &Catalogue, sealed: SealedCredential) -> Option<Member> {
         install: stored.install,
         created: stored.created,
         version: stored.version,
-        fingerprint,
+        fingerprint: fingerprint(stored.id, stored.version),
         value: MemberValue::Stored(Arc::new(sealed)),
     })
 }

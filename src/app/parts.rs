@@ -24,7 +24,7 @@ use crate::policy::Fallback;
 use crate::policy::limit::{Limits, Rations};
 use crate::pool::{Jitter, Ladders, PoolSettings, Pools, Strategy};
 use crate::proxy::{self, Books, Buckets, Guesses, Shared};
-use crate::source::OpenValues;
+use crate::source::{Means, OpenValues, Renewals};
 use crate::spawn::Spawner;
 use crate::telemetry::{AccessLog, Audit, Change, Metrics, Recorder};
 use crate::tls::{Authority, Leaves, Trust, write_bundle};
@@ -100,7 +100,7 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
     let screen = Screen::new(config.upstream.allow_networks.clone(), listeners.addresses().collect());
     let resolve: HashMap<_, _> = config.upstream.resolve.iter().map(|(key, address)| (key.clone(), *address)).collect();
     let dialer = Dialer::new(screen, resolve, config.upstream.timeouts.connect).chained(chain);
-    let upstream = Upstream::new(dialer, trust, spawner.clone());
+    let upstream = Arc::new(Upstream::new(dialer, trust, spawner.clone()));
 
     let pools = Pools::new(pool_settings(&config), Jitter::random());
     let rows: Vec<_> = vault.pool_rows().await?.into_iter().map(|row| (row.scope, row.json)).collect();
@@ -116,14 +116,27 @@ pub(super) async fn make(options: Options) -> Result<(Arc<Core>, Bound), AppErro
         ..proxy::Limits::default()
     };
     let books = Books { recorder, totals: Arc::default() };
+    let audit = Arc::new(audit);
+    let followed = pools.clone();
+    let renewals = Renewals::new(Means {
+        vault: vault.clone(),
+        upstream: Arc::clone(&upstream),
+        audit: Arc::clone(&audit),
+        metrics: Arc::clone(books.recorder.metrics()),
+        open: Arc::clone(&open),
+        clock: clock.clone(),
+        spawner: spawner.clone(),
+        follows: Box::new(move |profile, first, second| followed.follows(profile, first, second)),
+    });
     let shared = Arc::new(Shared {
         view: ArcSwap::from_pointee(view),
         pools,
         rations,
+        renewals,
         upstream,
         leaves: ArcSwap::from_pointee(leaves),
         books,
-        audit: Arc::new(audit),
+        audit,
         clock,
         spawner,
         limits,

@@ -33,7 +33,7 @@ pub struct Attempts {
     throttle_hops: u8,
     /// Refusals that are the credential's fault if the request succeeds with another one.
     suspects: Vec<(usize, Used, Outcome)>,
-    renewing: Option<(Spot, Used, Outcome)>,
+    renewing: Option<(Spot, Used)>,
     last: Option<(ProfileId, Class)>,
     sent: u8,
     /// The profile of the last attempt is occupied until there is another one.
@@ -56,6 +56,10 @@ enum Otherwise {
     Forward,
     /// Say that the credentials were refused.
     Rejected,
+    /// Say that a login has ended.
+    Login,
+    /// Say that a login was not renewed just now.
+    Later,
 }
 
 impl Attempts {
@@ -119,7 +123,12 @@ impl Attempts {
         self.last = Some((lease.profile().clone(), outcome.class));
         let Some(mut used) = lease.finish() else { return self.forward(None) };
         self.again = None;
-        self.pools.with(|state| state.record(&mut used, outcome, now));
+        if self.may_renew(spot, now) && is_refusal(outcome.class) {
+            // A token that has ended is no sign of anything.
+            self.pools.with(|state| state.release(&used, now));
+        } else {
+            self.pools.with(|state| state.record(&mut used, outcome, now));
+        }
         match outcome.class {
             Class::Success => {
                 self.explain(spot.target, now);
@@ -160,15 +169,33 @@ impl Attempts {
             }
             Renewed::Refused | Renewed::Failed => {
                 self.mark(spot, |mark| mark.dead = true);
-                let used = waiting.map(|(_, used, outcome)| {
-                    if result == Renewed::Refused {
-                        self.pools.with(|state| state.blame(&used, &outcome, now));
-                    }
-                    used
-                });
-                self.go_on(Otherwise::Rejected, used, now)
+                self.unrenewed(result, waiting.map(|(_, used)| used), now)
             }
         }
+    }
+
+    /// The step where a profile was chosen whose login had to be renewed first and was not.
+    pub fn unready(&mut self, lease: Lease, result: Renewed, now: WallTime) -> Step {
+        let spot = Spot { target: lease.target(), candidate: lease.candidate() };
+        self.again = None;
+        self.mark(spot, |mark| mark.dead = true);
+        let used = lease.finish();
+        if let Some(used) = &used {
+            self.pools.with(|state| state.release(used, now));
+        }
+        self.unrenewed(result, used, now)
+    }
+
+    fn unrenewed(&mut self, result: Renewed, used: Option<Used>, now: WallTime) -> Step {
+        if let Some(used) = used.as_ref().filter(|_| result == Renewed::Refused) {
+            self.pools.with(|state| state.ended(used, now));
+        }
+        let otherwise = if result == Renewed::Refused { Otherwise::Login } else { Otherwise::Later };
+        self.go_on(otherwise, used, now)
+    }
+
+    fn may_renew(&self, spot: Spot, now: WallTime) -> bool {
+        self.candidate_renewable(spot) && !self.marked(spot).renewed && self.may_repeat(now)
     }
 
     fn throttled(&mut self, spot: Spot, used: Used, outcome: &Outcome, warm: bool, now: WallTime) -> Step {
@@ -207,12 +234,10 @@ impl Attempts {
     }
 
     fn refused(&mut self, spot: Spot, used: Used, outcome: &Outcome, now: WallTime) -> Step {
-        let renewable = self.candidate_renewable(spot);
-        let renewed = self.marked(spot).renewed;
-        if renewable && !renewed && self.may_repeat(now) {
+        if self.may_renew(spot, now) {
             self.mark(spot, |mark| mark.renewed = true);
             let profile = self.last.as_ref().map(|(profile, _)| profile.clone());
-            self.renewing = Some((spot, used.clone(), outcome.clone()));
+            self.renewing = Some((spot, used.clone()));
             if let Some(profile) = profile {
                 return Step::Renew(Renewal { profile, target: spot.target, candidate: spot.candidate });
             }
@@ -299,6 +324,13 @@ impl Attempts {
             Otherwise::Rejected => {
                 Step::Answer(Shortage { code: Code::CredentialsRejected, retry_after: None, profiles: self.profiles() })
             }
+            Otherwise::Login => {
+                Step::Answer(Shortage { code: Code::NeedsLogin, retry_after: None, profiles: self.profiles() })
+            }
+            Otherwise::Later => {
+                let retry_after = Some(Duration::from_secs(1));
+                Step::Answer(Shortage { code: Code::UpstreamUnreachable, retry_after, profiles: self.profiles() })
+            }
             Otherwise::Answer => self.shortage(now),
         }
     }
@@ -360,6 +392,8 @@ impl Attempts {
             Code::UpstreamOverloaded
         } else if has(Lane::Billing) {
             Code::BillingExhausted
+        } else if outlook.logins {
+            Code::NeedsLogin
         } else {
             Code::CredentialsRejected
         };
@@ -440,6 +474,10 @@ impl Attempts {
             change(mark);
         }
     }
+}
+
+fn is_refusal(class: Class) -> bool {
+    matches!(class, Class::AuthInvalid | Class::AuthSuspect | Class::AuthExpired)
 }
 
 fn take(budget: &mut u8) -> bool {

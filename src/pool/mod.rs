@@ -184,6 +184,18 @@ impl Pools {
         self.with_state(|state| state.know(&candidate));
     }
 
+    /// Learns that the value with the second fingerprint follows the first as another version of one login: what is
+    /// held against the profile stays.
+    pub fn follows(&self, profile: &ProfileId, first: [u8; 8], second: [u8; 8]) {
+        self.with_state(|state| {
+            let pool = state.pool(&profile.provider);
+            let at = pool.index.get(profile.name.as_str()).copied();
+            if let Some(member) = at.and_then(|at| pool.members.get_mut(at)).filter(|m| m.fingerprint == Some(first)) {
+                member.kin = Some(second);
+            }
+        });
+    }
+
     /// Forgets everything that is held against a profile, its group's and its upstream's too.
     pub fn reset(&self, profile: &ProfileId) {
         self.with(|state| state.reset(profile));

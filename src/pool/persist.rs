@@ -20,6 +20,8 @@ use crate::policy::limit::Window;
 struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     fingerprint: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kin: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     disabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,7 @@ impl State {
             for member in &pool.members {
                 let row = Row {
                     fingerprint: member.fingerprint.map(hex),
+                    kin: member.kin.map(hex),
                     disabled: member.disabled,
                     group: member.group.and_then(|at| pool.groups.get(at)).map(|group| group.name.to_string()),
                     last_used: member.last_used.map(|at| at.0),
@@ -124,6 +127,7 @@ impl State {
         let group = row.group.as_deref().map(|name| pool.group(&Arc::from(name), true));
         let Some(member) = pool.members.get_mut(at) else { return };
         member.fingerprint = row.fingerprint.as_deref().and_then(unhex);
+        member.kin = row.kin.as_deref().and_then(unhex);
         member.disabled = row.disabled;
         member.group = member.group.or(group);
         member.last_used = row.last_used.map(|at| WallTime(at.min(now.0)));

@@ -9,6 +9,7 @@ use super::ask::{Ask, Bound, Candidate, Session, Target};
 use super::cell::{Ramp, Source, Status};
 use super::ladder::Lane;
 use super::settings::Strategy;
+use super::settle::NEEDS_LOGIN;
 use super::state::{Cover, Pool, Slot, State};
 use super::sticky::Pin;
 use crate::clock::WallTime;
@@ -87,6 +88,8 @@ pub(super) struct Outlook {
     pub(super) lanes: Vec<Lane>,
     /// When the first is free.
     pub(super) earliest: Option<WallTime>,
+    /// Whether all of them need another login.
+    pub(super) logins: bool,
 }
 
 struct Seat {
@@ -427,7 +430,15 @@ impl Pool {
     }
 
     /// How things stand here for a request, whatever it has tried.
-    pub(super) fn outlook(&mut self, want: &Want<'_>, at: usize, target: &Target, now: WallTime, into: &mut Outlook) {
+    pub(super) fn outlook(
+        &mut self,
+        want: &Want<'_>,
+        at: usize,
+        target: &Target,
+        now: WallTime,
+        into: &mut Outlook,
+        ended: &mut Option<bool>,
+    ) {
         for seat in self.seats(want, at, target, None, now).iter().filter(|seat| seat.usable) {
             let free = match seat.status {
                 Status::Closed | Status::HalfOpen { probed: None } => now,
@@ -437,7 +448,10 @@ impl Pool {
             into.lanes.extend(seat.full.map(|_| Lane::RateLimit));
             into.earliest = Some(into.earliest.map_or(free, |earliest| earliest.min(free)));
             let holds = Slot::ALL.into_iter().filter_map(|slot| self.cell(slot, &seat.cover)?.hold.as_ref());
-            into.lanes.extend(holds.max_by_key(|hold| hold.until).map(|hold| hold.lane));
+            let longest = holds.max_by_key(|hold| hold.until);
+            let this = longest.is_some_and(|hold| &*hold.rule == NEEDS_LOGIN);
+            *ended = Some(ended.unwrap_or(true) && this);
+            into.lanes.extend(longest.map(|hold| hold.lane));
         }
     }
 }

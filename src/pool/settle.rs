@@ -14,6 +14,9 @@ use crate::clock::WallTime;
 use crate::id::ProviderId;
 use crate::provider::outcome::{Class, Outcome, Said, Scope};
 
+/// The rule of a hold whose profile needs another login; the reason that people see.
+pub(super) const NEEDS_LOGIN: &str = "needs_login";
+
 /// One test of a doubted credential in this time, however often it is refused.
 const DOUBT_EVERY: Duration = Duration::from_secs(300);
 
@@ -84,6 +87,14 @@ impl State {
             Class::PolicyBlock | Class::Unreached | Class::Broken => return false,
         };
         self.fail(used, scope, outcome, false, now)
+    }
+
+    /// The login of a profile has ended: it rests until there is another value, and is tried again now and then.
+    pub(super) fn ended(&mut self, used: &Used, now: WallTime) -> Wake {
+        let failure = Failure { lane: Lane::Auth, stated: None, confirmed: true, rule: Arc::from(NEEDS_LOGIN) };
+        // The newest of all leases: what is told here was learned now.
+        let sent = Sent { number: self.number, at: now };
+        self.fail_cell(&used.provider, &used.cover, Slot::Profile, &failure, sent, now)
     }
 
     /// The lease is over, whatever came of it: its probes are free, its place at the gates too.

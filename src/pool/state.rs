@@ -58,6 +58,8 @@ pub(super) struct Group {
 pub(super) struct Member {
     pub(super) profile: ProfileId,
     pub(super) fingerprint: Option<[u8; 8]>,
+    /// Another version of the same login: the one before, or the one that is on its way.
+    pub(super) kin: Option<[u8; 8]>,
     pub(super) cells: Cells,
     pub(super) endpoints: Cells,
     pub(super) buckets: Cells,
@@ -180,8 +182,11 @@ impl Pool {
         if let Some(member) = self.members.get_mut(at)
             && member.fingerprint != Some(candidate.fingerprint)
         {
-            if member.fingerprint.is_some() {
+            if member.kin == Some(candidate.fingerprint) {
+                member.kin = member.fingerprint;
+            } else if member.fingerprint.is_some() {
                 member.forget();
+                member.kin = None;
             }
             member.fingerprint = Some(candidate.fingerprint);
         }
@@ -194,6 +199,7 @@ impl Pool {
         self.members.push(Member {
             profile: profile.clone(),
             fingerprint: None,
+            kin: None,
             cells: Cells::default(),
             endpoints: Cells::default(),
             buckets: Cells::default(),

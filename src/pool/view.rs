@@ -12,7 +12,7 @@ use super::cell::{Source, Status};
 use super::ladder::Lane;
 use super::select::{Outlook, Want};
 use super::settings::PoolSettings;
-use super::settle::Used;
+use super::settle::{NEEDS_LOGIN, Used};
 use super::state::{Cells, Member, Pool, State};
 use crate::clock::WallTime;
 use crate::id::ProfileId;
@@ -199,9 +199,11 @@ impl State {
         let want = Want { ask, marks: &[], from: 0, again: None, only: None, last: None, repeatable: false };
         let mut outlook = Outlook::default();
         let reached = if ask.bound == Bound::Free { usize::MAX } else { 1 };
+        let mut ended = None;
         for (at, target) in ask.targets.iter().enumerate().take(reached) {
-            self.pool(&target.provider).outlook(&want, at, target, now, &mut outlook);
+            self.pool(&target.provider).outlook(&want, at, target, now, &mut outlook, &mut ended);
         }
+        outlook.logins = ended.unwrap_or(false);
         outlook
     }
 
@@ -209,9 +211,11 @@ impl State {
     pub(super) fn outlook_at(&mut self, ask: &Ask, at: usize, now: WallTime) -> Outlook {
         let want = Want { ask, marks: &[], from: 0, again: None, only: None, last: None, repeatable: false };
         let mut outlook = Outlook::default();
+        let mut ended = None;
         if let Some(target) = ask.targets.get(at) {
-            self.pool(&target.provider).outlook(&want, at, target, now, &mut outlook);
+            self.pool(&target.provider).outlook(&want, at, target, now, &mut outlook, &mut ended);
         }
+        outlook.logins = ended.unwrap_or(false);
         outlook
     }
 
@@ -248,7 +252,7 @@ impl Pool {
             profile: member.profile.clone(),
             state,
             until: worst.map(|hold| hold.until),
-            reason: if member.disabled { Some("disabled") } else { worst.map(|hold| hold.lane.as_str()) },
+            reason: if member.disabled { Some("disabled") } else { worst.map(reason) },
             level: worst.map_or(0, |hold| hold.level),
             last_used: member.last_used,
             holds,
@@ -282,6 +286,10 @@ impl Pool {
         member.last_used = None;
         known
     }
+}
+
+fn reason(hold: &HoldState) -> &'static str {
+    if hold.rule == NEEDS_LOGIN { NEEDS_LOGIN } else { hold.lane.as_str() }
 }
 
 fn collect(scope: &'static str, cells: &Cells, into: &mut Vec<HoldState>) {

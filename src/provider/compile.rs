@@ -7,14 +7,15 @@ mod derive;
 mod overlay;
 
 use http::Method;
-use http::header::{HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 pub(super) use overlay::overlay;
 
 use self::carrier::{field_name, ways};
 use self::derive::{add_slot, derived_id, form, slots};
 use super::draft::{Draft, DraftFault, KindDraft, PlaceDraft, TestDraft};
-use super::kind::{Kind, Looks, Placement, Provider, TestCall};
+use super::kind::{Kind, Looks, OAUTH2, Placement, Provider, TestCall, Way};
+use super::scheme::Carrier;
 use crate::id::ProviderId;
 use crate::message::pattern::HostPattern;
 use crate::placeholder::Shape;
@@ -50,6 +51,7 @@ pub(super) fn provider(id: &ProviderId, draft: &Draft) -> Result<Provider, Vec<D
     if !faults.list.is_empty() {
         return Err(faults.list);
     }
+    let login = login(&kinds);
     Ok(Provider {
         id: id.clone(),
         name: draft.name.clone().unwrap_or_else(|| id.to_string()),
@@ -57,9 +59,24 @@ pub(super) fn provider(id: &ProviderId, draft: &Draft) -> Result<Provider, Vec<D
         fungible: draft.fungible.unwrap_or(true),
         family: draft.family,
         speaks: draft.speaks.clone(),
+        issuer: draft.issuer.clone(),
+        login,
         aka: draft.aka.clone(),
         slots,
     })
+}
+
+/// How a login's token is sent: as a kind that is a bearer token. A kind that is for such tokens alone comes first.
+fn login(kinds: &[Kind]) -> Option<(usize, Kind)> {
+    let bears = |way: &Way| {
+        matches!(way.0.as_slice(), [Carrier::Field(field)]
+            if field.name == header::AUTHORIZATION && field.value.as_str().eq_ignore_ascii_case("bearer {secret}"))
+    };
+    let only = |kind: &&Kind| kind.placements.iter().all(|place| place.ways.iter().all(bears));
+    let base = kinds.iter().position(|kind| only(&kind))?;
+    let kind = kinds.get(base)?;
+    let looks = Vec::new();
+    Some((base, Kind { id: OAUTH2.to_owned(), rank: kind.rank.min(1), looks, ..kind.clone() }))
 }
 
 struct Faults<'a> {

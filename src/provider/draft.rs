@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::kind::{Family, Wire};
+use super::kind::{Family, Issuer, Wire};
 use crate::id::ProviderId;
 
 /// One provider.
@@ -32,6 +32,8 @@ pub struct Draft {
     pub speaks: BTreeMap<Wire, String>,
     /// Whether another credential of the pool does as well. Unset: yes.
     pub fungible: Option<bool>,
+    /// Where its logins are renewed.
+    pub issuer: Option<Issuer>,
     /// Other names that people look for.
     pub aka: Vec<String>,
     /// Further slots to empty: `header:NAME`, `query:NAME`, `subprotocol:PREFIX`.

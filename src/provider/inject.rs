@@ -14,7 +14,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
 
 use super::credential::Credential;
-use super::kind::{Kind, Placement, Provider, Way};
+use super::kind::{Kind, OAUTH2, Placement, Provider, Way};
 use super::request::{Stripped, elements, replace_list};
 use super::scheme::{Carrier, Head, InjectError, PathSlot, Values};
 use crate::message::origin::{Origin, Scheme};
@@ -164,6 +164,10 @@ fn kind_for<'p>(provider: &'p Provider, id: &str) -> Result<(usize, &'p Kind), I
     let found = provider.kinds.iter().enumerate().find(|(_, kind)| kind.id == id);
     match (found, provider.kinds.as_slice()) {
         (Some(found), _) => Ok(found),
+        (None, _) if id == OAUTH2 => {
+            let login = provider.login.as_ref().map(|(base, kind)| (*base, kind));
+            login.ok_or_else(|| InjectError::UnknownKind(id.to_owned()))
+        }
         // The configuration may have renamed the only kind since the credential was stored.
         (None, [only]) => Ok((0, only)),
         (None, _) => Err(InjectError::UnknownKind(id.to_owned())),

@@ -71,6 +71,23 @@ impl Wire {
     }
 }
 
+/// The type of a login: tokens that end and are renewed.
+pub const OAUTH2: &str = "oauth2";
+
+/// Where a provider's logins are renewed, unless a login says another place.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// The address of the token endpoint.
+    pub token: String,
+    /// The client that the provider's own programs are.
+    #[serde(default)]
+    pub client: Option<String>,
+    /// Whether it reads JSON, and no form.
+    #[serde(default)]
+    pub json: bool,
+}
+
 /// A service that agents call.
 #[derive(Debug, Clone)]
 pub struct Provider {
@@ -87,6 +104,10 @@ pub struct Provider {
     pub family: Option<Family>,
     /// The protocols that others speak too, and the path of each here.
     pub speaks: BTreeMap<Wire, String>,
+    /// Where its logins are renewed.
+    pub issuer: Option<Issuer>,
+    /// How the token of a login stands in a request: as this kind's does.
+    pub(super) login: Option<(usize, Kind)>,
     pub(super) aka: Vec<String>,
     pub(super) slots: Slots,
 }
@@ -95,7 +116,8 @@ impl Provider {
     /// A kind by its name.
     #[must_use]
     pub fn kind(&self, id: &str) -> Option<&Kind> {
-        self.kinds.iter().find(|kind| kind.id == id)
+        let login = || self.login.as_ref().map(|(_, kind)| kind).filter(|_| id == OAUTH2);
+        self.kinds.iter().find(|kind| kind.id == id).or_else(login)
     }
 
     /// The kind that a value seems to be: by its form, else the one that is meant where none is named.
@@ -205,6 +227,10 @@ impl Kind {
     /// # Errors
     /// [`InjectError`] when it cannot.
     pub fn check(&self, value: &Secret) -> Result<(), InjectError> {
+        if self.id == OAUTH2 {
+            // What is sent is a token in it, and that may not be there yet.
+            return Ok(());
+        }
         let values = Values::read(self.form, value.expose())?;
         super::inject::rehearse(self, &values)
     }

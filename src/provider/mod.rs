@@ -21,8 +21,8 @@ pub use catalogue::Catalogue;
 pub use credential::{AudienceError, Credential};
 pub use draft::{BasicDraft, Draft, DraftFault, InjectDraft, KindDraft, PlaceDraft, TestDraft};
 pub use inject::{Injected, forward, forward_cleartext, inject};
-pub use kind::{Family, Kind, Placement, Provider, TestCall, Way, Wire};
-pub use request::{StripError, Stripped, errand, presented, strip};
+pub use kind::{Family, Issuer, Kind, OAUTH2, Placement, Provider, TestCall, Way, Wire};
+pub use request::{StripError, Stripped, errand, presented, strip, token_call};
 pub use scheme::{Carrier, Form, InjectError, Template, TemplateError};
 
 #[cfg(test)]

@@ -105,6 +105,20 @@ pub fn errand(provider: &Provider, call: &TestCall) -> Result<Stripped, StripErr
     strip_for(parts, Some(provider), true)
 }
 
+/// A call to a token endpoint, ready for [`forward`](super::forward): what is secret in it stands in its body.
+///
+/// # Errors
+/// [`StripError::Target`] when its target is none.
+pub fn token_call(target: &str, media: &'static str) -> Result<Stripped, StripError> {
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = Method::POST;
+    parts.uri = target.parse().map_err(|_| StripError::Target)?;
+    parts.headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    parts.headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("keyferry/", env!("CARGO_PKG_VERSION"))));
+    strip_for(parts, None, true)
+}
+
 /// What the client put where its key would stand, without scheme words and decoded: its placeholder, or its token
 /// on the base-URL listener. The text may be a real key, so it is compared and never shown.
 #[must_use]

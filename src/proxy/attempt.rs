@@ -48,18 +48,18 @@ pub async fn with_profile(
     provider: &Provider,
     member: &Member,
     account: &mut Account,
-) -> Result<(Received, Option<Arc<Patterns>>), Failure> {
+) -> Result<(Received, Option<Arc<Patterns>>, Option<u64>), Failure> {
     let agent = carried.agent.name();
     let origin = aim.permit.origin();
     let profile = Some(member.profile.clone());
     let key = Key { origin: origin.clone(), agent: agent.clone(), profile, spoken: carried.spoken };
-    let mut load = Load::Credential { provider, member, aim, id: account.id(), patterns: None };
+    let mut load = Load::Credential { provider, member, aim, id: account.id(), patterns: None, version: None };
     let received = send(shared, &key, carried, &mut load, account).await?;
-    let patterns = match load {
-        Load::Credential { patterns, .. } => patterns,
-        Load::Nothing => None,
+    let (patterns, version) = match load {
+        Load::Credential { patterns, version, .. } => (patterns, version),
+        Load::Nothing => (None, None),
     };
-    Ok((received, patterns))
+    Ok((received, patterns, version))
 }
 
 /// What is put into a request when its connection is there.
@@ -71,12 +71,13 @@ enum Load<'a> {
         aim: Aim<'a>,
         id: RequestId,
         patterns: Option<Arc<Patterns>>,
+        version: Option<u64>,
     },
 }
 
 impl Load<'_> {
     async fn request(&mut self, shared: &Shared, carried: &Carried, channel: &Channel) -> Result<Injected, Answer> {
-        let Self::Credential { provider, member, aim, id, patterns } = self else {
+        let Self::Credential { provider, member, aim, id, patterns, version } = self else {
             let stripped = carried.stripped.clone();
             let made = match channel.verified() {
                 Some(verified) => provider::forward(stripped, verified),
@@ -113,6 +114,7 @@ impl Load<'_> {
             tracing::error!(profile = %member.profile, %error, "a credential could not be put in");
             Answer::saying(error.code(), "the credential is not for this request, or cannot be put in")
         })?;
+        *version = Some(ready.credential.version);
         *patterns = aim.permit.scrub().then(|| ready.patterns(injected.secrets()));
         Ok(injected)
     }

@@ -31,7 +31,7 @@ use crate::proxy::respond::Answer;
 use crate::proxy::state::{Shared, View};
 use crate::proxy::watch::{self, Watch};
 use crate::scrub::Patterns;
-use crate::source::Member;
+use crate::source::{Member, Standing};
 use crate::telemetry::AttemptRecord;
 
 type Ended = Result<Response<Delivery>, (Answer, Account)>;
@@ -99,6 +99,7 @@ async fn with_credential(shared: &Shared, carried: Carried, provider: &Provider,
     let ask = ask(shared, &carried, &legs, held.as_deref());
     let mut attempts = shared.pools.attempts(ask);
     let mut brought = None;
+    let mut sent_version = None;
     let mut step = attempts.begin(shared.clock.now());
     loop {
         step = match step {
@@ -110,10 +111,15 @@ async fn with_credential(shared: &Shared, carried: Carried, provider: &Provider,
                 };
                 account.record().profile = Some(member.profile.clone());
                 account.record().provider = Some(leg.provider.id.clone());
+                if let Err(result) = ready(shared, &view, member, None).await {
+                    step = attempts.unready(lease, result, shared.clock.now());
+                    continue;
+                }
                 let begun = Instant::now();
                 let sent = attempt::with_profile(shared, &carried, leg.aim, leg.provider, member, &mut account).await;
                 let (outcome, reply) = match sent {
-                    Ok((mut received, patterns)) => {
+                    Ok((mut received, patterns, version)) => {
+                        sent_version = version;
                         let (outcome, scanner) = watch::judge(&mut received, &leg.rules, shared.clock.now()).await;
                         let rules = Arc::clone(&leg.rules);
                         (outcome, Brought::Reply(Box::new(Reply { received, patterns, scanner, rules })))
@@ -138,8 +144,14 @@ async fn with_credential(shared: &Shared, carried: Carried, provider: &Provider,
                 }
                 attempts.resume(shared.clock.now())
             }
-            // No kind of credential can be renewed yet, and the ask says so.
-            Step::Renew(renewal) => attempts.renewed(&renewal, Renewed::Failed, shared.clock.now()),
+            Step::Renew(renewal) => {
+                let member = legs.get(renewal.target).and_then(|leg| leg.members.get(renewal.candidate));
+                let result = match member {
+                    Some(member) => ready(shared, &view, member, sent_version).await.err(),
+                    None => Some(Renewed::Failed),
+                };
+                attempts.renewed(&renewal, result.unwrap_or(Renewed::Fresh), shared.clock.now())
+            }
             Step::Forward(committed) => {
                 let bound = attempts.ask().bound;
                 return finish(shared, carried, brought, committed, bound, account).await;
@@ -165,6 +177,18 @@ async fn held(shared: &Shared, carried: &Carried, provider: &Provider) -> Option
     tokio::time::timeout(shared.limits.idle, carried.upload.gather(limit)).await.ok().flatten()
 }
 
+/// Sees to it that a login can be used; `refused` is the version that an upstream refused.
+async fn ready(shared: &Shared, view: &View, member: &Member, refused: Option<u64>) -> Result<(), Renewed> {
+    if !member.is_login() {
+        return Ok(());
+    }
+    match shared.renewals.ready(&view.credentials, member, refused).await {
+        Standing::Ready => Ok(()),
+        Standing::NeedsLogin => Err(Renewed::Refused),
+        Standing::Failed => Err(Renewed::Failed),
+    }
+}
+
 /// What this request asks of its pool.
 fn ask(shared: &Shared, carried: &Carried, legs: &[Leg<'_>], held: Option<&[u8]>) -> Ask {
     let (method, fields) = (carried.stripped.method(), carried.stripped.fields());
@@ -173,7 +197,7 @@ fn ask(shared: &Shared, carried: &Carried, legs: &[Leg<'_>], held: Option<&[u8]>
         profile: member.profile.clone(),
         rank: member.rank,
         fingerprint: member.fingerprint,
-        renewable: false,
+        renewable: member.is_login(),
     };
     let target = |leg: &Leg<'_>| Target {
         provider: leg.provider.id.clone(),
@@ -287,6 +311,8 @@ fn said(carried: &Carried, provider: &Provider, shortage: &Shortage) -> Answer {
         Code::ProfilesCooling => format!("every profile of {} is cooling down", provider.id),
         Code::BillingExhausted => format!("every profile of {} is out of credit", provider.id),
         Code::CredentialsRejected => format!("{} refused every profile", provider.id),
+        Code::NeedsLogin => format!("the login of {} has ended", provider.id),
+        Code::UpstreamUnreachable => format!("the login of {} could not be renewed just now", provider.id),
         other => other.explanation().to_owned(),
     };
     tracing::info!(agent = %carried.agent.name(), code = %shortage.code, profiles = %names.join(" "), "no profile is left");

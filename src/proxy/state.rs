@@ -22,7 +22,7 @@ use crate::proxy::account::Books;
 use crate::proxy::bucket::Buckets;
 use crate::proxy::guesses::Guesses;
 use crate::proxy::limits::Limits;
-use crate::source::{Credentials, Member};
+use crate::source::{Credentials, Member, Renewals};
 use crate::spawn::Spawner;
 use crate::telemetry::Audit;
 use crate::tls::Leaves;
@@ -120,8 +120,10 @@ pub struct Shared {
     pub pools: Pools,
     /// What agents have used of their limits.
     pub rations: Rations,
+    /// What renews logins.
+    pub renewals: Arc<Renewals>,
     /// Connections to upstreams.
-    pub upstream: Upstream,
+    pub upstream: Arc<Upstream>,
     /// Our own certificates.
     pub leaves: ArcSwap<Leaves>,
     /// Where records go.

@@ -157,7 +157,7 @@ mod tests {
     use crate::id::RequestId;
     use crate::telemetry::Protocol;
 
-    fn counted(pieces: &[&[u8]]) -> (Option<u64>, Option<u64>) {
+    fn counted(pieces: &[&[u8]]) -> Said {
         let mut usage = Usage::default();
         pieces.iter().for_each(|piece| usage.see(piece));
         assert!(usage.tail.len() + usage.value.as_ref().map_or(0, Vec::len) <= MOST + KEY.len());
@@ -166,8 +166,10 @@ mod tests {
         (record.tokens_in, record.tokens_out)
     }
 
+    type Said = (Option<u64>, Option<u64>);
+
     /// Answers in the shapes of the providers, with what they say.
-    const ANSWERS: &[(&str, (Option<u64>, Option<u64>))] = &[
+    const ANSWERS: &[(&str, Said)] = &[
         (
             r#"{"type":"message","content":[{"type":"text","text":"the \"usage\": {\"input_tokens\": 9}"}],"usage":{"input_tokens":7,"cache_creation_input_tokens":2,"cache_read_input_tokens":1,"output_tokens":4}}"#,
             (Some(10), Some(4)),

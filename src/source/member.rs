@@ -7,6 +7,7 @@ use crate::clock::WallTime;
 use crate::id::ProfileId;
 use crate::message::pattern::HostPattern;
 use crate::placeholder::Shape;
+use crate::provider::OAUTH2;
 use crate::secret::Secret;
 use crate::vault::{Scope, SealedCredential};
 
@@ -54,4 +55,12 @@ pub struct Member {
     pub fingerprint: [u8; 8],
     /// Where the value is.
     pub value: MemberValue,
+}
+
+impl Member {
+    /// Whether its value is a login, which ends and is renewed.
+    #[must_use]
+    pub fn is_login(&self) -> bool {
+        self.kind == OAUTH2 && matches!(self.value, MemberValue::Stored(_))
+    }
 }

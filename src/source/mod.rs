@@ -3,7 +3,9 @@
 //! Invariant: a value is opened only when an exchange is about to use it, and stays in memory at most
 //! [`KEEP`] after its last use.
 
+mod login;
 mod member;
+mod renew;
 mod stray;
 
 use std::collections::{HashMap, HashSet};
@@ -13,9 +15,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub use login::{Login, LoginFault};
 pub use member::{Member, MemberValue};
+pub use renew::{Follows, Means, Renewals, Standing};
 pub use stray::Sending;
 
+use crate::clock::WallTime;
 use crate::code::Code;
 use crate::id::{AgentName, ProfileId, ProviderId};
 use crate::placeholder::Minter;
@@ -23,7 +28,7 @@ use crate::policy::Holdings;
 use crate::provider::Credential;
 use crate::scrub::{Item, Patterns, Redactor};
 use crate::secret::Secret;
-use crate::vault::{Scope, Vault, VaultError};
+use crate::vault::{Scope, SealedCredential, Vault, VaultError};
 
 /// How long an opened value may stay in memory after its last use.
 pub const KEEP: Duration = Duration::from_secs(60);
@@ -38,6 +43,9 @@ pub enum SourceError {
     /// The vault refused.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The value is no login.
+    #[error(transparent)]
+    Login(#[from] LoginFault),
 }
 
 impl SourceError {
@@ -46,6 +54,7 @@ impl SourceError {
     pub fn code(&self) -> Code {
         match self {
             Self::Vault(_) => Code::VaultCorrupt,
+            Self::Login(_) => Code::NeedsLogin,
         }
     }
 }
@@ -55,6 +64,8 @@ pub struct Ready {
     /// The credential with its audience.
     pub credential: Credential,
     placeholder: String,
+    /// What belongs to the value and is never sent with it: a login's refresh token.
+    companions: Vec<Arc<Secret>>,
     patterns: Mutex<Vec<Searched>>,
 }
 
@@ -81,7 +92,7 @@ impl Ready {
             return Arc::clone(&searched.patterns);
         }
         let item = |secret: &Arc<Secret>| Item { secret: Arc::clone(secret), replacement: self.placeholder.clone() };
-        let patterns = Patterns::new(&sent.iter().map(item).collect::<Vec<_>>());
+        let patterns = Patterns::new(&sent.iter().chain(&self.companions).map(item).collect::<Vec<_>>());
         if made.len() >= MOST_FORMS {
             made.clear();
         }
@@ -103,9 +114,38 @@ struct Open {
 
 type OpenKey = (AgentName, ProfileId, [u8; 8]);
 
+/// The newest version of a login that is known here, whatever the snapshot has.
+#[derive(Debug)]
+pub struct Held {
+    /// Which version.
+    pub version: u64,
+    /// Since when there is that version.
+    pub since: WallTime,
+    /// What it holds.
+    pub login: Login,
+}
+
+struct OpenLogin {
+    held: Arc<Held>,
+    used: Instant,
+}
+
+/// Changes when a value does; says nothing about it.
+#[must_use]
+pub fn fingerprint(id: [u8; 16], version: u64) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = id;
+    let mut fingerprint = [a, b, c, d, e, f, g, h];
+    for (byte, version) in fingerprint.iter_mut().zip(version.to_be_bytes()) {
+        *byte ^= version;
+    }
+    fingerprint
+}
+
 /// Values that are open at the moment, across snapshots. What is open here is masked in our own sinks.
 pub struct OpenValues {
     values: Mutex<HashMap<OpenKey, Open>>,
+    logins: Mutex<HashMap<[u8; 16], OpenLogin>>,
+    expiries: Mutex<HashMap<[u8; 16], WallTime>>,
     redactor: Arc<Redactor>,
 }
 
@@ -119,17 +159,42 @@ impl OpenValues {
     /// Nothing is open yet; what will be is made known to `redactor`.
     #[must_use]
     pub fn new(redactor: Arc<Redactor>) -> Arc<Self> {
-        Arc::new(Self { values: Mutex::default(), redactor })
+        Arc::new(Self { values: Mutex::default(), logins: Mutex::default(), expiries: Mutex::default(), redactor })
     }
 
     /// Lets go of what was not used for [`KEEP`].
     pub fn sweep(&self, now: Instant) {
+        self.logins.lock().retain(|_, open| now.saturating_duration_since(open.used) < KEEP);
         let mut values = self.values.lock();
         let before = values.len();
         values.retain(|_, open| now.saturating_duration_since(open.used) < KEEP);
         if values.len() != before {
             self.mask(&values);
         }
+    }
+
+    /// The newest version of a login, not older than `sealed`.
+    pub(super) fn hold(&self, vault: &Vault, sealed: &SealedCredential) -> Result<Arc<Held>, SourceError> {
+        let stored = &sealed.stored;
+        if let Some(open) = self.logins.lock().get_mut(&stored.id)
+            && open.held.version >= stored.version
+        {
+            open.used = Instant::now();
+            return Ok(Arc::clone(&open.held));
+        }
+        let login = Login::read(&vault.unseal(sealed)?.secret, None)?;
+        let held = Arc::new(Held { version: stored.version, since: stored.updated, login });
+        self.put_login(stored.id, Arc::clone(&held));
+        Ok(held)
+    }
+
+    /// A version of a login that is on the disk.
+    pub(super) fn put_login(&self, id: [u8; 16], held: Arc<Held>) {
+        if let Some(at) = held.login.expires {
+            self.expiries.lock().insert(id, at);
+        }
+        self.logins.lock().insert(id, OpenLogin { held, used: Instant::now() });
+        self.mask(&self.values.lock());
     }
 
     fn find(&self, key: &OpenKey, now: Instant) -> Option<Arc<Ready>> {
@@ -149,7 +214,12 @@ impl OpenValues {
     }
 
     fn mask(&self, values: &HashMap<OpenKey, Open>) {
-        let secrets: Vec<_> = values.values().map(|open| Arc::clone(open.ready.credential.secret())).collect();
+        let sent = values.values().map(|open| Arc::clone(open.ready.credential.secret()));
+        let mut secrets: Vec<_> = sent.collect();
+        secrets.extend(values.values().flat_map(|open| open.ready.companions.iter().cloned()));
+        for open in self.logins.lock().values() {
+            secrets.extend(open.held.login.access.iter().chain(open.held.login.companions()).cloned());
+        }
         self.redactor.know(&secrets);
     }
 }
@@ -227,26 +297,51 @@ impl Credentials {
     /// # Errors
     /// [`SourceError`] when the record does not open; nothing is used then.
     pub fn open(&self, agent: &AgentName, member: &Member) -> Result<(Arc<Ready>, Opened), SourceError> {
-        let key = (agent.clone(), member.profile.clone(), member.fingerprint);
+        let login = if member.is_login() { Some(self.login(member)?) } else { None };
+        let version = login.as_ref().map_or(member.version, |held| held.version);
+        let print = match (&login, &member.value) {
+            (Some(held), MemberValue::Stored(sealed)) => fingerprint(sealed.stored.id, held.version),
+            _ => member.fingerprint,
+        };
+        let key = (agent.clone(), member.profile.clone(), print);
         let now = Instant::now();
         if let Some(ready) = self.open.find(&key, now) {
             return Ok((ready, Opened::FromMemory));
         }
-        let (material, how) = match &member.value {
-            MemberValue::Environment(secret) => (Arc::clone(secret), Opened::FromMemory),
-            MemberValue::Stored(sealed) => (self.vault.unseal(sealed)?.secret, Opened::Decrypted),
+        let (material, how) = match (&member.value, &login) {
+            (_, Some(held)) => {
+                (held.login.access.clone().ok_or(SourceError::Login(LoginFault::Form))?, Opened::Decrypted)
+            }
+            (MemberValue::Environment(secret), None) => (Arc::clone(secret), Opened::FromMemory),
+            (MemberValue::Stored(sealed), None) => (self.vault.unseal(sealed)?.secret, Opened::Decrypted),
         };
-        let credential = Credential::new(
-            member.profile.clone(),
-            member.kind.clone(),
-            member.audience.clone(),
-            material,
-            member.version,
-        );
-        let ready =
-            Arc::new(Ready { credential, placeholder: self.placeholder(agent, member), patterns: Mutex::default() });
+        let (profile, audience) = (member.profile.clone(), member.audience.clone());
+        let credential = Credential::new(profile, member.kind.clone(), audience, material, version);
+        let companions = login.iter().flat_map(|held| held.login.companions().cloned()).collect();
+        let placeholder = self.placeholder(agent, member);
+        let ready = Arc::new(Ready { credential, placeholder, companions, patterns: Mutex::default() });
         self.open.keep(key, &ready, now);
         Ok((ready, how))
+    }
+
+    /// The newest version of a login.
+    ///
+    /// # Errors
+    /// [`SourceError`] when the record does not open, or is no login.
+    pub fn login(&self, member: &Member) -> Result<Arc<Held>, SourceError> {
+        match &member.value {
+            MemberValue::Stored(sealed) => self.open.hold(&self.vault, sealed),
+            MemberValue::Environment(_) => Err(SourceError::Login(LoginFault::Form)),
+        }
+    }
+
+    /// When the token of a login ends, as far as it was opened yet.
+    #[must_use]
+    pub fn expiry(&self, member: &Member) -> Option<WallTime> {
+        match &member.value {
+            MemberValue::Stored(sealed) => self.open.expiries.lock().get(&sealed.stored.id).copied(),
+            MemberValue::Environment(_) => None,
+        }
     }
 
     /// Finds whose placeholder `text` is, among `agents`, for a member of `provider`'s pool.

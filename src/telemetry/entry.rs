@@ -54,6 +54,8 @@ pub enum Action {
     SecretCreated,
     /// A credential got a new version.
     SecretRotated,
+    /// A login was renewed: a new version.
+    SecretRenewed,
     /// What stands beside a value was changed: a text, the scope, the hosts.
     SecretChanged,
     /// An earlier version is current again.
@@ -109,6 +111,7 @@ impl Action {
         match self {
             Self::SecretCreated => "secret.created",
             Self::SecretRotated => "secret.rotated",
+            Self::SecretRenewed => "secret.renewed",
             Self::SecretChanged => "secret.changed",
             Self::SecretRolledBack => "secret.rolled_back",
             Self::SecretDeleted => "secret.deleted",

@@ -89,11 +89,47 @@ impl Vault {
         Ok(self.guard().protect(row))
     }
 
+    /// Stores `value` as the version after `version` of a credential, if that is still the current one and the credential
+    /// is still there.
+    ///
+    /// # Errors
+    /// What keeps the vault from writing.
+    pub async fn renew(
+        &self,
+        stored: &Stored,
+        version: u64,
+        value: &Secret,
+        now: WallTime,
+    ) -> Result<Option<Stored>, VaultError> {
+        let value = value::clean(&stored.kind, value)?;
+        let Some(current) = self.find(&stored.name, Some(&stored.scope)).await? else { return Ok(None) };
+        if current.id != stored.id {
+            return Ok(None);
+        }
+        // What stands beside the value may have been changed meanwhile, and stays as it is now.
+        self.store_version_after(current.draft(), &value, now, Some(version)).await
+    }
+
     async fn store_version(&self, draft: Draft, value: &Secret, now: WallTime) -> Result<Stored, VaultError> {
+        let stored = self.store_version_after(draft, value, now, None).await?;
+        stored.ok_or(VaultError::Busy)
+    }
+
+    /// `after`: the version that has to be the current one. `None` comes back where it is not.
+    async fn store_version_after(
+        &self,
+        draft: Draft,
+        value: &Secret,
+        now: WallTime,
+        after: Option<u64>,
+    ) -> Result<Option<Stored>, VaultError> {
         let masked = value::preview(value);
         retrying!({
             let (manifest, before) = self.row(&draft.name, &draft.scope, History::LeaveOut).await?;
             let before = before.map(|(row, _)| row);
+            if after.is_some_and(|after| before.as_ref().is_none_or(|row| row.version != after)) {
+                return Ok(Some(None));
+            }
             let version = before.as_ref().map_or(0, |row| row.version).checked_add(1);
             let version = version.filter(|version| *version <= LAST_VERSION).ok_or(VaultError::VersionsExhausted)?;
             let record = match &before {
@@ -113,7 +149,7 @@ impl Vault {
             let stored = stored_of(&after, masked.clone())?;
             let changes = vec![Change::PutCredential(after), Change::AddVersion(added)];
             let done = self.commit(manifest.epoch, next, changes).await?;
-            Ok((done == Commit::Done).then_some(stored))
+            Ok((done == Commit::Done).then_some(Some(stored)))
         })
     }
 

@@ -67,7 +67,7 @@ pub use self::root::{Asked, Unlock};
 use self::root::{Made, RootKey};
 use self::sqlite::SqliteStore;
 use self::store::Store;
-pub use self::value::{VALUE_LIMIT, ValueError, clean, parts, preview, reference};
+pub use self::value::{VALUE_LIMIT, ValueError, clean, parts, preview, reference, with_fields};
 use crate::home::Home;
 use crate::secret::Secret;
 

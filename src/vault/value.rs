@@ -149,6 +149,20 @@ pub fn clean(kind: &str, value: &Secret) -> Result<Secret, ValueError> {
     Ok(Secret::new(bytes.to_vec()))
 }
 
+/// The value with more fields, where it is one JSON object of texts; one that is not becomes the field `single`.
+#[must_use]
+pub fn with_fields(value: &Secret, single: Option<&str>, fields: &[(String, String)]) -> Option<Secret> {
+    let mut object: serde_json::Map<String, serde_json::Value> = match serde_json::from_slice(value.expose()) {
+        Ok(object) => object,
+        Err(_) => {
+            let text = String::from_utf8(value.expose().to_vec()).ok()?;
+            serde_json::Map::from_iter([(single?.to_owned(), text.into())])
+        }
+    };
+    object.extend(fields.iter().map(|(name, text)| (name.clone(), text.as_str().into())));
+    Some(Secret::from(serde_json::Value::Object(object).to_string()))
+}
+
 /// How the value is shown: `sk-ant-***...1234`, or `***` where that would say too much. A reference is shown behind a
 /// zero byte, which tells it from every value.
 #[must_use]

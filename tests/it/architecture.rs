@@ -34,6 +34,7 @@ const EXPOSES: &[(&str, &str)] = &[
     ("src/provider/scheme/values.rs", "the parts of a value with several fields"),
     ("src/scrub/patterns.rs", "what to look for in responses, in every encoding"),
     ("src/scrub/redact.rs", "what to look for in our own lines"),
+    ("src/source/login.rs", "a login's tokens: to its own token endpoint, and back into the vault"),
     ("src/telemetry/chain.rs", "keys of the chain of records"),
     ("src/upstream/chain/url.rs", "the password for another proxy, to that proxy"),
     ("src/vault/agents.rs", "the digest of a new token"),

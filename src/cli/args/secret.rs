@@ -65,8 +65,8 @@ pub struct SecretSet {
     /// Keep a reference instead of a value (not available yet)
     #[arg(long, value_name = "REF", hide = true)]
     pub r#ref: Option<String>,
-    /// Parts that are not secret (not available yet)
-    #[arg(long = "set", value_name = "K=V", hide = true)]
+    /// A part of the value that is not secret, for types with several: --type oauth2 --set token_url=https://...
+    #[arg(long = "set", value_name = "K=V")]
     pub set: Vec<String>,
     /// Whose key it is, when the name does not say so
     #[arg(long, value_name = "PROVIDER")]

@@ -8,7 +8,7 @@ use crate::id::CredentialName;
 use crate::launch::exports::is_variable;
 use crate::launch::{is_reserved, upper_snake};
 use crate::message::pattern::HostPattern;
-use crate::provider::{Catalogue, Kind, Provider};
+use crate::provider::{Catalogue, Kind, OAUTH2, Provider};
 use crate::secret::Secret;
 use crate::vault::{Draft, Scope, Stored};
 
@@ -227,7 +227,8 @@ fn choose_kind<'a>(
     let none = || Failure::new(format!("{} takes no credential", provider.id));
     if let Some(wanted) = &request.kind {
         return provider.kind(wanted).ok_or_else(|| {
-            let kinds: Vec<&str> = provider.kinds.iter().map(|kind| kind.id.as_str()).collect();
+            let mut kinds: Vec<&str> = provider.kinds.iter().map(|kind| kind.id.as_str()).collect();
+            kinds.extend(provider.kind(OAUTH2).map(|kind| kind.id.as_str()).filter(|id| !kinds.contains(id)));
             Failure::usage(format!("{} has no credentials of type '{wanted}'", provider.id))
                 .hint(format!("its types: {}", kinds.join(", ")))
         });

@@ -12,10 +12,11 @@ use crate::cli::output::{Failure, Outcome};
 use crate::cli::shapes::SecretShape;
 use crate::cli::{changes, first_use};
 use crate::id::CredentialName;
-use crate::provider::Catalogue;
+use crate::provider::{Catalogue, OAUTH2};
 use crate::secret::Secret;
+use crate::source::Login;
 use crate::telemetry::Action;
-use crate::vault::{Stored, clean};
+use crate::vault::{Stored, clean, with_fields};
 
 /// Values of this many bytes or more are taken out of responses and logs by their bytes.
 const SCRUBBED_FROM: usize = 8;
@@ -26,9 +27,7 @@ pub async fn set(set: SecretSet, context: &mut Context) -> Outcome {
     if set.r#ref.is_some() {
         return Err(Failure::not_yet("a reference instead of a value (--ref)"));
     }
-    if !set.set.is_empty() {
-        return Err(Failure::not_yet("--set"));
-    }
+    let fields = fields(&set.set)?;
     let (home, config) = (context.home()?, context.config()?);
     let catalogue = context.catalogue(&config)?;
     let request = request(&set, &catalogue)?;
@@ -38,13 +37,16 @@ pub async fn set(set: SecretSet, context: &mut Context) -> Outcome {
         amend::Asked::Store(Some(piped)) => piped,
         amend::Asked::Store(None) => input::value(context, &request.name.to_string(), &origin)?,
     };
-    let value = clean(request.kind.as_deref().unwrap_or("api-key"), &raw).map_err(crate::vault::VaultError::from)?;
+    let kind = request.kind.as_deref().unwrap_or("api-key");
+    let value = clean(kind, &raw).map_err(crate::vault::VaultError::from)?;
+    let value = if fields.is_empty() { value } else { composed(kind, &value, &fields)? };
     let existing = match context.vault(&home, &config).await? {
         Some(vault) => vault.find(&request.name, Some(&request.scope())).await?,
         None => None,
     };
     let request = ask_for_host(request, &value, existing.as_ref(), &catalogue, context)?;
     let plan = plan::plan(&request, Some(&value), existing.as_ref(), &catalogue)?;
+    let value = if plan.draft.kind == OAUTH2 { login(&value, &plan, &catalogue)? } else { value };
     let short = value.len() < SCRUBBED_FROM;
 
     let vault = first_use::open(context, &home, &config).await?;
@@ -65,6 +67,32 @@ pub async fn set(set: SecretSet, context: &mut Context) -> Outcome {
     }
     report(&stored, &shape, &before, context);
     Ok(())
+}
+
+/// `--set` as pairs.
+fn fields(texts: &[String]) -> Outcome<Vec<(String, String)>> {
+    let pair = |text: &String| {
+        let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+        let pair = pair.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        pair.ok_or_else(|| Failure::usage("--set takes KEY=VALUE").hint("--set client_id=my-client"))
+    };
+    texts.iter().map(pair).collect()
+}
+
+/// The value with the parts of it that are not secret.
+fn composed(kind: &str, value: &Secret, fields: &[(String, String)]) -> Outcome<Secret> {
+    let secret = if kind == OAUTH2 { Some("refresh_token") } else { None };
+    with_fields(value, secret, fields).ok_or_else(|| {
+        Failure::usage("--set adds to a value that is one JSON object of texts, and this is none")
+            .hint("pipe in {\"secret\": \"...\"}, with the names that the type has")
+    })
+}
+
+/// A login as it is stored: with the address where it is renewed.
+fn login(value: &Secret, plan: &plan::Plan, catalogue: &Catalogue) -> Outcome<Secret> {
+    let provider = plan.draft.provider.as_ref().and_then(|id| catalogue.provider(id));
+    let read = Login::read(value, provider.and_then(|provider| provider.issuer.as_ref()));
+    read.map(|login| login.stored()).map_err(|fault| Failure::usage(fault.to_string()).hint(fault.hint()))
 }
 
 /// Says what a plan found worth saying.

@@ -190,3 +190,80 @@ fn what_may_have_had_an_effect_is_sent_exactly_once() {
         assert!(matches!(end, Step::Forward(_)), "{class}");
     }
 }
+
+#[test]
+fn a_renewed_login_keeps_its_record_and_another_value_begins_anew() {
+    let pools = pools();
+    let with = |print: [u8; 8], now| {
+        let mut ask = ask(&["a"], now);
+        ask.targets[0].candidates[0].fingerprint = print;
+        ask
+    };
+    let _ = run(&pools, with([1; 8], START), START, |_| limited_until(at(90)));
+    pools.follows(&profile("a"), [1; 8], [2; 8]);
+    // The snapshot has the new version, a request that is under way the old one.
+    for print in [[2; 8], [1; 8], [2; 8]] {
+        pools.know(&profile("a"), print);
+        assert_eq!(state(&pools, "a", at(10)), Readiness::Cooling, "{print:?}");
+    }
+    let after = self::pools();
+    after.restore(pools.rows(), at(20));
+    after.know(&profile("a"), [1; 8]);
+    assert_eq!(state(&after, "a", at(20)), Readiness::Cooling, "of a restart between the two");
+    after.know(&profile("a"), [3; 8]);
+    assert_eq!(state(&after, "a", at(20)), Readiness::Ready, "somebody stored another value");
+}
+
+#[test]
+fn a_login_that_cannot_be_renewed_moves_on_and_only_an_ended_one_rests() {
+    for (result, rests) in [(Renewed::Refused, true), (Renewed::Failed, false)] {
+        let pools = pools();
+        let mut ask = ask(&["a", "b"], START);
+        ask.targets[0].candidates[0].renewable = true;
+        let mut attempts = pools.attempts(ask);
+        let lease = send(attempts.begin(START));
+        assert_eq!(name(&lease), "a");
+        let next = send(attempts.unready(lease, result, START));
+        assert_eq!(name(&next), "b");
+        let view = pools.state(&profile("a"), START);
+        assert_eq!(view.state == Readiness::Disabled, rests, "{result:?}");
+        assert_eq!(view.reason, rests.then_some("needs_login"));
+        assert!(pools.doubts().is_empty());
+    }
+}
+
+#[test]
+fn a_token_that_has_ended_is_renewed_once_and_doubted_only_afterwards() {
+    let pools = pools();
+    let mut ask = ask(&["a"], START);
+    ask.targets[0].candidates[0].renewable = true;
+    let mut attempts = pools.attempts(ask);
+    let refused = outcome(Class::AuthSuspect, Scope::Profile);
+    let lease = send(attempts.begin(START));
+    let Step::Renew(renewal) = attempts.settle(lease, &refused, START) else { panic!() };
+    assert!(pools.doubts().is_empty(), "a token that has ended is no sign of anything");
+    let lease = send(attempts.renewed(&renewal, Renewed::Fresh, START));
+    let _ = attempts.settle(lease, &refused, START);
+    assert_eq!(pools.doubts().len(), 1);
+}
+
+#[test]
+fn a_full_profile_is_passed_over_whatever_the_order_and_its_seat_is_free_with_the_answers_end() {
+    let each = crate::policy::limit::Limits { concurrency: Some(1), ..Default::default() };
+    let order = vec![profile("a").name, profile("b").name];
+    let pools = with(PoolSettings { each, order, strategy: Strategy::Priority, ..PoolSettings::default() });
+    let mut first = pools.attempts(ask(&["a", "b"], START));
+    let lease = send(first.begin(START));
+    assert_eq!(name(&lease), "a");
+    let Step::Forward(mut committed) = first.settle(lease, &Outcome::success(), START) else { panic!() };
+    let seat = committed.take_seat();
+    drop((first, committed));
+    let mut second = pools.attempts(ask(&["a", "b"], START));
+    let lease = send(second.begin(START));
+    assert_eq!(name(&lease), "b");
+    let mut third = pools.attempts(ask(&["a", "b"], START));
+    assert!(matches!(third.begin(START), Step::Wait(_)), "it waits for a place");
+    drop(seat);
+    assert_eq!(name(&send(third.resume(START))), "a");
+    drop(lease);
+}

@@ -11,6 +11,7 @@ pub(in crate::provider) fn overlay(base: &Draft, over: Draft) -> Draft {
     merged.name = over.name.or(merged.name);
     merged.family = over.family.or(merged.family);
     merged.speaks.extend(over.speaks);
+    merged.issuer = over.issuer.or(merged.issuer);
     merged.fungible = over.fungible.or(merged.fungible);
     merged.aka.extend(over.aka);
     merged.strip.extend(over.strip);

@@ -357,3 +357,20 @@ async fn a_reference_is_sealed_in_the_place_of_a_value() {
     let history = vault.history(&stored.name, &Scope::Shared).await.unwrap().unwrap();
     assert_eq!(history[1].masked, "env:SOME_KEY");
 }
+
+#[tokio::test]
+async fn a_renewal_follows_its_own_version_and_no_other() {
+    let place = place();
+    let vault = place.vault().await;
+    let stored = vault.set(draft("anthropic:work"), secret(&canary()), NOW).await.unwrap();
+    let renewed = canary();
+    let second = vault.renew(&stored, 1, &secret(&renewed), NOW).await.unwrap().unwrap();
+    assert_eq!((second.version, second.id), (2, stored.id));
+    assert_eq!(vault.renew(&stored, 1, &secret(&canary()), NOW).await.unwrap(), None, "somebody was first");
+    assert!(opened(&vault, "anthropic:work").await.unwrap().secret.matches(renewed.as_bytes()));
+    vault.delete(&stored.name, &stored.scope).await.unwrap();
+    assert_eq!(vault.renew(&second, 2, &secret(&canary()), NOW).await.unwrap(), None, "it is gone");
+    let again = vault.set(draft("anthropic:work"), secret(&canary()), NOW).await.unwrap();
+    assert_eq!(vault.renew(&stored, 1, &secret(&canary()), NOW).await.unwrap(), None, "another of the same name");
+    assert_eq!(again.version, 1);
+}

@@ -23,6 +23,7 @@ mod java;
 mod lifecycle;
 mod limits;
 mod log;
+mod login;
 mod mismatch;
 mod misplaced;
 mod names;
