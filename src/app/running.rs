@@ -139,6 +139,12 @@ impl Running {
         self.core.shared.books.totals.counts()
     }
 
+    /// Providers for which a credential of an agent's own was replaced.
+    #[must_use]
+    pub fn replaced(&self) -> Vec<String> {
+        self.core.shared.books.totals.all_replaced().iter().map(ToString::to_string).collect()
+    }
+
     /// Stops listening, lets exchanges finish for up to `grace`, writes what is owed.
     pub async fn stop(self, grace: Duration) -> Counts {
         let spawner = &self.core.shared.spawner;

@@ -68,6 +68,8 @@ pub(super) async fn build(from: Ingredients<'_>) -> Result<View, AppError> {
     let pools = from.config.pools.iter();
     let fallbacks = pools.map(|(provider, pool)| (provider.clone(), pool.fallback.iter().map(fallback).collect()));
     let fallbacks = fallbacks.collect();
+    let foreign: HashMap<_, _> =
+        from.config.pools.iter().map(|(provider, pool)| (provider.clone(), pool.foreign)).collect();
     let names = agents.names();
     let rules = Rulebook::embedded().with(from.config.outcomes.clone()).map_err(|faults| {
         let of = |fault: RuleFault| DraftFault {
@@ -78,5 +80,15 @@ pub(super) async fn build(from: Ingredients<'_>) -> Result<View, AppError> {
         };
         AppError::Providers(faults.into_iter().map(of).collect())
     })?;
-    Ok(View { policy, catalogue: Arc::clone(from.catalogue), agents, names, rules, credentials, fallbacks, orders })
+    Ok(View {
+        policy,
+        catalogue: Arc::clone(from.catalogue),
+        agents,
+        names,
+        rules,
+        credentials,
+        fallbacks,
+        orders,
+        foreign,
+    })
 }

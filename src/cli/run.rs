@@ -159,8 +159,15 @@ async fn own(
     let ended = launch(&mut session, (command, &shut), wanted, context).await;
     // The token is gone with the vault, or must not outlive its child.
     let _ = running.end_session(&session.token).await;
+    let replaced = running.replaced();
     let counts = running.stop(GRACE).await;
     let ended = ended?;
+    for provider in replaced {
+        context.output.say(&format!(
+            "a credential of the command's own for {provider} was replaced by the stored one; \
+             pools.{provider}.foreign in keyferry.yaml can say pass or refuse"
+        ));
+    }
     context.output.say(&format!("keyferry: {}", in_words(&counts)));
     Ok(code(ended, context))
 }

@@ -3,7 +3,7 @@
 //! Invariant: an account is opened when a request head has arrived and travels with the exchange into the response
 //! body, so that it is emitted exactly once, however the exchange ends.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::clock::WallTime;
 use crate::code::Code;
-use crate::id::{AgentName, RequestId};
+use crate::id::{AgentName, ProviderId, RequestId};
 use crate::message::origin::Origin;
 use crate::policy::limit::Share;
 use crate::pool::Occupied;
@@ -29,6 +29,7 @@ pub struct Totals {
     denied: AtomicU64,
     redactions: AtomicU64,
     seen: Mutex<HashMap<AgentName, WallTime>>,
+    replaced: Mutex<BTreeSet<(AgentName, ProviderId)>>,
 }
 
 /// The counts at one moment.
@@ -67,6 +68,18 @@ impl Totals {
         }
         let hops = record.attempts.windows(2).filter(|pair| matches!(pair, [a, b] if a.profile != b.profile)).count();
         bump(&self.rotations, u64::try_from(hops).unwrap_or(0));
+    }
+
+    /// Notes that an agent's own credential was replaced. Whether that is the first of this agent and provider.
+    pub fn replaced(&self, agent: &AgentName, provider: &ProviderId) -> bool {
+        self.replaced.lock().insert((agent.clone(), provider.clone()))
+    }
+
+    /// The providers for which an agent's own credential was replaced.
+    #[must_use]
+    pub fn all_replaced(&self) -> Vec<ProviderId> {
+        let providers: BTreeSet<_> = self.replaced.lock().iter().map(|(_, provider)| provider.clone()).collect();
+        providers.into_iter().collect()
     }
 
     /// When each agent was last seen, since this was last asked.

@@ -22,6 +22,7 @@ use crate::proxy::account::Account;
 use crate::proxy::carried::Carried;
 use crate::proxy::carry;
 use crate::proxy::delivery::Delivery;
+use crate::proxy::foreign::{self, Treatment};
 use crate::proxy::limits::ASK_BODY;
 use crate::proxy::misplaced::{self, Guard};
 use crate::proxy::peer::{Door, Peer};
@@ -155,18 +156,35 @@ fn prepare(
     if provider.is_none() {
         account.record().decision = Decision::Forwarded;
     }
-    account.hold_share(enter(shared, &agent, provider.as_deref(), now)?);
     let presented = provider.as_ref().and_then(|provider| provider::presented(&parts, provider));
+    if let (Some(text), Some(shown)) = (&presented, &mut account.record().path) {
+        // It may be a real key in a path, and a refusal from here on writes the line.
+        *shown = shown.replace(text.as_str(), "-");
+    }
     let guard = Guard::new(shared, &view, agent.name(), &origin, account.id());
     guard.head(&parts, presented.as_deref())?;
+    let treatment = match (&provider, &presented) {
+        (Some(provider), Some(text)) => foreign::treat(&view, &shared.books, provider, agent.name(), text)?,
+        _ => Treatment::Inject,
+    };
+    account.hold_share(enter(shared, &agent, provider.as_deref(), now)?);
     // We have the body read before it is sent on, so the agent's wait for a 100 ends with us.
     parts.headers.remove(EXPECT);
     let hop = if socket.is_some() { Hop::Socket } else { Hop::of(&parts.headers) };
     let version = parts.version;
+    let as_it_came = (treatment == Treatment::Pass).then(|| parts.clone());
     let stripped = provider::strip(parts, &permit, provider.as_deref())
         .map_err(|error| Answer::saying(error.code(), error.to_string()))?;
     // A credential may stand in the path: the log gets it with that slot blank.
     account.record().path = Some(stripped.shown_path());
+    let (provider, stripped) = match as_it_came {
+        Some(parts) => {
+            account.record().decision = Decision::Forwarded;
+            let stripped = provider::strip(parts, &permit, None);
+            (None, stripped.map_err(|error| Answer::saying(error.code(), error.to_string()))?)
+        }
+        None => (provider, stripped),
+    };
     let fungible = provider.as_ref().is_some_and(|provider| provider.fungible);
     let limit = if fungible { shared.limits.replay } else { usize::try_from(ASK_BODY).unwrap_or(0) };
     let upload = Upload::new(body, version, limit, &shared.budget);

@@ -14,6 +14,7 @@ mod delivery;
 mod exchange;
 mod facts;
 mod fallback;
+mod foreign;
 mod gate;
 mod guesses;
 mod heads;

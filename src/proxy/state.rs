@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::agent::Agents;
 use crate::clock::Clock;
+use crate::config::Foreign;
 use crate::id::{AgentName, ProfileId, ProviderId, ShortName};
 use crate::message::origin::{Origin, Scheme};
 use crate::policy::Policy;
@@ -45,6 +46,8 @@ pub struct View {
     pub credentials: Credentials,
     /// Where each pool's requests go when its profiles rest.
     pub fallbacks: HashMap<ProviderId, Vec<Fallback>>,
+    /// What becomes of real credentials that agents send themselves, where that is not to replace them.
+    pub foreign: HashMap<ProviderId, Foreign>,
     /// The operator's order of each pool.
     pub orders: HashMap<ProviderId, Vec<ShortName>>,
 }

@@ -324,6 +324,12 @@ impl Credentials {
         Ok((ready, how))
     }
 
+    /// Whether `text` is, or holds, a placeholder of this installation.
+    #[must_use]
+    pub fn is_placeholder(&self, text: &str) -> bool {
+        self.minter.looks_like_ours(text)
+    }
+
     /// The newest version of a login.
     ///
     /// # Errors

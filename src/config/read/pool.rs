@@ -97,11 +97,8 @@ fn pool(field: &Field<'_>, provider: Option<&ProviderId>, report: &mut Report) -
             report.fault(field.key_at, format!("`{}` is never used by a pool that does not rotate", field.path), hint);
         }
     }
-    if let Some(field) = section.get("foreign") {
-        report.needs("pools.*.foreign", &field.path, field.key_at);
-        if let Some(foreign) = report.word(&field) {
-            pool.foreign = foreign;
-        }
+    if let Some(foreign) = section.get("foreign").and_then(|field| report.word(&field)) {
+        pool.foreign = foreign;
     }
     if let Some(field) = section.get("limits") {
         pool.limits = access::limits(&field, LIMITS, report);

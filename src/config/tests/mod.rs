@@ -112,7 +112,7 @@ providers:
     events: on
     faults: transient
 pools:
-  anthropic: {order: ["anthropic:a", b], strategy: priority, cooldown: [1m, 5m, 1h30m], limits: {requests: 1500/h, concurrency: 3}}
+  anthropic: {order: ["anthropic:a", b], strategy: priority, cooldown: [1m, 5m, 1h30m], foreign: refuse, limits: {requests: 1500/h, concurrency: 3}}
   openai:
     strategy: round-robin
     rotate: off

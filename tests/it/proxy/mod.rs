@@ -12,6 +12,7 @@ mod daemon;
 mod distrust;
 mod echo;
 mod fallback;
+mod foreign;
 mod frames;
 mod grpc;
 mod guard;
