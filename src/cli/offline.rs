@@ -12,6 +12,7 @@ use super::output::{Failure, Outcome};
 use crate::app::{Mode, Options, Running, profile_json};
 use crate::id::ProfileId;
 use crate::pool::{Jitter, Pools};
+use crate::source::fingerprint;
 use crate::telemetry::Action;
 use crate::tls::Inherited;
 use crate::vault::{PoolRow, Stored, Vault};
@@ -88,6 +89,12 @@ async fn restored(vault: &Vault, context: &Context) -> Outcome<Pools> {
     let pools = Pools::new(HashMap::new(), Jitter::none());
     let rows: Vec<_> = vault.pool_rows().await?.into_iter().map(|row| (row.scope, row.json)).collect();
     pools.restore(rows, context.now());
+    // What was held against a value that was replaced meanwhile is over.
+    for stored in vault.list().await? {
+        if let Some(profile) = profile_of(&stored) {
+            pools.know(&profile, fingerprint(stored.id, stored.version));
+        }
+    }
     Ok(pools)
 }
 

@@ -68,7 +68,10 @@ impl State {
                     disabled: member.disabled,
                     group: member.group.and_then(|at| pool.groups.get(at)).map(|group| group.name.to_string()),
                     last_used: member.last_used.map(|at| at.0),
-                    spent: member.meter.as_ref().and_then(|meter| meter.window()).map(Window::stored),
+                    spent: match &member.meter {
+                        Some(meter) => meter.window().map(Window::stored),
+                        None => member.spent,
+                    },
                     cells: [
                         write("profile", &member.cells),
                         write("endpoint", &member.endpoints),
@@ -131,6 +134,7 @@ impl State {
         member.disabled = row.disabled;
         member.group = member.group.or(group);
         member.last_used = row.last_used.map(|at| WallTime(at.min(now.0)));
+        member.spent = row.spent;
         if let (Some(meter), Some(spent)) = (&mut member.meter, row.spent) {
             meter.restore(spent);
         }

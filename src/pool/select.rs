@@ -17,6 +17,9 @@ use crate::clock::WallTime;
 /// A running probe answers about then.
 const PROBE_ANSWERS: Duration = Duration::from_secs(2);
 
+/// When a profile was last used is stored as exactly as this.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
 /// A profile that has enough under way is looked at again then, unless one of its exchanges ends before.
 const BUSY: Duration = Duration::from_secs(1);
 
@@ -371,6 +374,7 @@ impl Pool {
         if let Some(meter) = &mut member.meter {
             meter.take(now);
         }
+        let unstored = member.last_used.is_none_or(|at| now.since(at) >= REMEMBERED);
         member.last_used = Some(now);
         if chosen.moved {
             if member.arrivals.as_ref().is_none_or(|ramp| ramp.is_over(now)) {
@@ -380,7 +384,7 @@ impl Pool {
                 ramp.enter();
             }
         }
-        member.meter.as_ref().is_some_and(|meter| meter.window().is_some())
+        unstored || member.meter.as_ref().is_some_and(|meter| meter.window().is_some())
     }
 
     /// How long a wait for the first of them is better than going elsewhere.

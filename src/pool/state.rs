@@ -75,6 +75,8 @@ pub(super) struct Member {
     pub(super) running: u32,
     /// Its own rate, where it has one.
     pub(super) meter: Option<Meter>,
+    /// What was stored of a daily rate, as long as nobody has set one here.
+    pub(super) spent: Option<(u64, u64)>,
     /// Conversations that came over from another profile.
     pub(super) arrivals: Option<Ramp>,
     pub(super) doubted: Option<WallTime>,
@@ -212,6 +214,7 @@ impl Pool {
             last_used: None,
             running: 0,
             meter: self.settings.each.requests.map(Meter::of),
+            spent: None,
             arrivals: None,
             doubted: None,
             stated: [None, None],

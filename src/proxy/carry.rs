@@ -120,6 +120,10 @@ async fn with_credential(shared: &Shared, carried: Carried, provider: &Provider,
                 let (outcome, reply) = match sent {
                     Ok((mut received, patterns, version)) => {
                         sent_version = version;
+                        for (kind, left) in leg.rules.remaining(&received.head.headers) {
+                            let metrics = shared.books.recorder.metrics();
+                            metrics.set_quota_remaining(&member.profile, kind, left);
+                        }
                         let (outcome, scanner) = watch::judge(&mut received, &leg.rules, shared.clock.now()).await;
                         let rules = Arc::clone(&leg.rules);
                         (outcome, Brought::Reply(Box::new(Reply { received, patterns, scanner, rules })))

@@ -194,6 +194,30 @@ pub(super) fn nearly_spent(prefix: &str, form: Format, fields: &HeaderMap, now: 
     empty.chain(used).max()
 }
 
+/// How much of each kind remains, as the fields of any answer say it: counts, and of a subscription's windows the part
+/// that is not used.
+pub(super) fn remaining(prefix: &str, fields: &HeaderMap) -> Vec<(&'static str, f64)> {
+    let counts = dimensions(prefix, fields).filter_map(|(name, left)| {
+        let kind = match name.strip_prefix(prefix)?.replace("remaining", "").trim_matches('-') {
+            "" | "requests" => "requests",
+            "tokens" => "tokens",
+            "input-tokens" => "input_tokens",
+            "output-tokens" => "output_tokens",
+            _ => return None,
+        };
+        Some((kind, left))
+    });
+    let windows = fields.iter().filter_map(|(name, value)| {
+        let kind = match name.as_str().strip_prefix(prefix)?.strip_suffix("-utilization")? {
+            "unified-5h" => "window_5h",
+            "unified-7d" => "window_7d",
+            _ => return None,
+        };
+        Some((kind, (1.0 - number(value.to_str().ok()?.trim())?).max(0.0)))
+    });
+    counts.chain(windows).collect()
+}
+
 /// The fields under `prefix` that say how much of a dimension remains.
 fn dimensions<'a>(prefix: &'a str, fields: &'a HeaderMap) -> impl Iterator<Item = (String, f64)> + 'a {
     fields.iter().filter_map(move |(name, value)| {

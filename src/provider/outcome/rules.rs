@@ -98,6 +98,12 @@ impl Rules {
         outcome
     }
 
+    /// How much of each kind of quota remains by these fields, where the provider says so.
+    #[must_use]
+    pub fn remaining(&self, fields: &HeaderMap) -> Vec<(&'static str, f64)> {
+        self.dimensions.as_ref().map(|(prefix, _)| reset::remaining(prefix, fields)).unwrap_or_default()
+    }
+
     fn first(&self, seen: &Sight<'_>, now: WallTime) -> Option<Outcome> {
         let own = self.rules.iter().find(|rule| rule.fits(seen)).map(|rule| rule.outcome(self, seen, now));
         own.or_else(|| {

@@ -114,6 +114,71 @@ fn a_limit_moves_the_same_request_to_the_next_profile() {
 }
 
 #[test]
+fn what_remains_of_a_quota_is_shown_and_the_last_use_outlives_a_restart() {
+    let mut pool = pool();
+    let answer = Answer::json(200, &serde_json::json!({}))
+        .with("anthropic-ratelimit-requests-remaining", "41")
+        .with("anthropic-ratelimit-input-tokens-remaining", "20000")
+        .with("anthropic-ratelimit-unified-5h-utilization", "0.25");
+    pool.limit(&pool.first, answer);
+    pool.post().assert_status(200);
+    let (_, metrics) = pool.stage.daemon.admin_get("/metrics");
+    for (kind, left) in [("requests", "41.0"), ("input_tokens", "20000.0"), ("window_5h", "0.75")] {
+        let line = format!(
+            "keyferry_profile_quota_remaining{{provider=\"anthropic\",profile=\"anthropic:first\",kind=\"{kind}\"}} {left}"
+        );
+        assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
+    }
+    let used = pool.profile("first")["last_used"].clone();
+    assert!(used.is_string());
+    pool.stage.stop();
+    assert_eq!(pool.profile("first")["last_used"], used, "shown without a daemon too");
+    pool.stage.daemon = pool.stage.home.serve();
+    assert_eq!(pool.profile("first")["last_used"], used);
+}
+
+#[test]
+fn another_value_makes_a_profile_ready() {
+    let pool = pool();
+    pool.limit(&pool.first, limited("600"));
+    pool.post().assert_status(200);
+    assert_eq!(pool.profile("first")["state"], "cooling");
+    pool.stage.home.stock(&pool.stage.upstream, "anthropic:first", &Canary::anthropic(), &[]);
+    crate::harness::until("the new value is known", || (pool.profile("first")["state"] == "ready").then_some(()));
+}
+
+#[test]
+fn another_value_makes_a_profile_ready_without_a_daemon_too() {
+    let mut pool = pool();
+    pool.limit(&pool.first, limited("600"));
+    pool.post().assert_status(200);
+    pool.stage.stop();
+    assert_eq!(pool.profile("first")["state"], "cooling");
+    pool.stage.home.stock(&pool.stage.upstream, "anthropic:first", &Canary::anthropic(), &[]);
+    assert_eq!(pool.profile("first")["state"], "ready");
+}
+
+#[test]
+fn a_profile_can_be_taken_out_and_put_back_without_a_daemon() {
+    let mut pool = pool();
+    pool.limit(&pool.second, limited("600"));
+    pool.stage.home.command(&["profile", "disable", "anthropic:first"]).assert_code(0);
+    pool.post().assert_refused(429, "profiles_cooling");
+    assert_eq!(pool.sent(), ["second"]);
+    pool.stage.stop();
+    assert_eq!(pool.profile("first")["state"], "disabled");
+    assert_eq!(pool.profile("second")["state"], "cooling");
+    pool.stage.home.command(&["profile", "enable", "anthropic:first"]).assert_code(0);
+    pool.stage.home.command(&["profile", "reset", "anthropic:second"]).assert_code(0);
+    pool.stage.upstream.clear_script();
+    pool.stage.daemon = pool.stage.home.serve();
+    assert_eq!(
+        (pool.profile("first")["state"].as_str(), pool.profile("second")["state"].as_str()),
+        (Some("ready"), Some("ready"))
+    );
+}
+
+#[test]
 fn quota_and_billing_answers_move_on_too() {
     let quota = serde_json::json!({"type": "error", "error": {"type": "rate_limit_error", "message": "spend limit",
         "details": {"error_code": "enforced_spend_limit_reached"}}});
