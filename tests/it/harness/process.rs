@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -143,7 +143,7 @@ impl Stream {
             let mut buffer = [0u8; 4096];
             loop {
                 let count = from.read(&mut buffer).unwrap_or(0);
-                let mut so_far = output.so_far.lock().unwrap();
+                let mut so_far = output.so_far.lock().unwrap_or_else(PoisonError::into_inner);
                 so_far.bytes.extend_from_slice(&buffer[..count]);
                 so_far.ended = count == 0;
                 output.more.notify_all();
@@ -156,7 +156,7 @@ impl Stream {
     }
 
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.so_far.lock().unwrap().bytes).into_owned()
+        String::from_utf8_lossy(&self.0.so_far.lock().unwrap_or_else(PoisonError::into_inner).bytes).into_owned()
     }
 
     /// Waits until a line has `word`, and returns the line.
@@ -179,7 +179,7 @@ impl Stream {
 
     fn wait<T>(&self, what: &str, look: impl Fn(&str, bool) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
-        let mut so_far = self.0.so_far.lock().unwrap();
+        let mut so_far = self.0.so_far.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let text = String::from_utf8_lossy(&so_far.bytes).into_owned();
             if let Some(found) = look(&text, so_far.ended) {
@@ -187,7 +187,7 @@ impl Stream {
             }
             let now = Instant::now();
             assert!(now < end && !so_far.ended, "{what} did not come; so far: {text}");
-            so_far = self.0.more.wait_timeout(so_far, end - now).unwrap().0;
+            so_far = self.0.more.wait_timeout(so_far, end - now).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
