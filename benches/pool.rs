@@ -2,7 +2,14 @@
 //!
 //! `cargo bench --bench pool`, or with `--profile ci` for a build that takes a minute less. Beside criterion's means it
 //! prints the 99th percentile of single requests.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 use std::collections::HashMap;
 use std::hint::black_box;
