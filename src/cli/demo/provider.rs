@@ -67,6 +67,8 @@ impl Provider {
                     accepted = listener.accept() => accepted,
                 };
                 let Ok((stream, _)) = accepted else { continue };
+                // Without it the end of an answer waits 40 ms for the acknowledgement of what the handshake sent.
+                let _ = stream.set_nodelay(true);
                 let (acceptor, log, exhausted) = (acceptor.clone(), Arc::clone(&log), exhausted.clone());
                 let stop = tasks.clone();
                 tasks.spawn(async move {
