@@ -188,8 +188,9 @@ fn check_told(told: &HashMap<usize, Told>) {
         }
     }
     println!("answers: {counts:?}");
-    let (good, all) = (counts.get(&(200, None)).copied().unwrap_or(0), counts.values().sum::<usize>());
-    assert!(good > all / 4, "{counts:?}");
+    // Not a share of all: how often agents that come early are refused meanwhile is a matter of the machine's speed.
+    let good = counts.get(&(200, None)).copied().unwrap_or(0);
+    assert!(good > 20, "{counts:?}");
 }
 
 fn check_sends(told: &HashMap<usize, Told>, sent: &[(Instant, usize, usize, Option<u16>)]) {
