@@ -5,7 +5,7 @@
 use std::io::Read as _;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
@@ -14,6 +14,9 @@ use super::LIMIT;
 
 /// Long enough for a person who is asked by the command.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two looks whether it has ended.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs `command` in a shell and gives what it prints. Its messages go where ours go.
 pub(super) fn output(command: &str) -> Result<Zeroizing<Vec<u8>>, VaultError> {
@@ -29,7 +32,8 @@ fn output_within(command: &str, patience: Duration) -> Result<Zeroizing<Vec<u8>>
         .stdout(Stdio::piped())
         .spawn();
     let mut child = shell.map_err(|error| failed(format!("did not start: {error}")))?;
-    let (sender, receiver) = mpsc::channel();
+    let until = Instant::now() + patience;
+    let (sender, receiver) = mpsc::sync_channel(1);
     let stdout = child.stdout.take();
     // Read beside the wait, so that a command that hangs is noticed.
     std::thread::spawn(move || {
@@ -48,7 +52,18 @@ fn output_within(command: &str, patience: Duration) -> Result<Zeroizing<Vec<u8>>
         let _ = child.wait();
         return Err(failed(format!("printed more than {LIMIT} bytes")));
     }
-    let status = child.wait().map_err(|error| failed(format!("was lost: {error}")))?;
+    // It may have closed its output and gone on.
+    let status = loop {
+        match child.try_wait().map_err(|error| failed(format!("was lost: {error}")))? {
+            Some(status) => break status,
+            None if Instant::now() < until => std::thread::sleep(PAUSE),
+            None => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(failed(format!("did not end within {} seconds", patience.as_secs())));
+            }
+        }
+    };
     if !status.success() {
         return Err(failed(format!("ended with {status}")));
     }
@@ -84,5 +99,7 @@ mod tests {
         let error = output_within("exec sleep 1000", Duration::from_millis(50)).unwrap_err();
         assert!(error.to_string().contains("no answer"), "{error}");
         assert_eq!(error.exit_code(), 4);
+        let error = output_within("echo x; exec >&- sleep 1000", Duration::from_millis(50)).unwrap_err();
+        assert!(error.to_string().contains("did not end"), "{error}");
     }
 }
