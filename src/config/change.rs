@@ -102,6 +102,7 @@ fn compare(path: &str, old: Option<&Value>, new: Option<&Value>, changed: &mut V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model::VaultUrl;
     use crate::config::parse;
 
     #[test]
@@ -133,11 +134,12 @@ mod tests {
     fn every_key_that_waits_is_kept() {
         // A key added to the list above must be kept above too.
         let text = "listen: {proxy: 127.0.0.1:1, base_url: 127.0.0.1:2, admin: 127.0.0.1:3}\n\
-                    vault: {url: \"sqlite:x\", master_key: \"env:X\"}\n\
+                    vault: {master_key: \"env:X\"}\n\
                     upstream: {extra_roots: [x], resolve: {\"x.test:443\": \"127.0.0.1:1\"}, proxy: \"http://corp:1\",\n\
                     no_proxy: [x.test], allow_networks: [10.0.0.0/8], timeouts: {connect: 1s}}\n\
                     log: {access: x, level: debug}\n";
-        let (old, new) = (Config::default(), parse(text, "k").unwrap());
+        let (old, mut new) = (Config::default(), parse(text, "k").unwrap());
+        new.vault.url = VaultUrl::Sqlite("x".into());
         assert_eq!(restart_needed(&old, &new).len(), 13);
         assert_eq!(new.keeping_from(&old), old);
     }

@@ -89,7 +89,8 @@ fn listen() -> Value {
 }
 
 fn vault() -> Value {
-    let url = if is_available("vault.url: postgres") { "^(sqlite:.|postgres(ql)?://)" } else { "^sqlite:." };
+    let file = if is_available("vault.url: elsewhere") { "sqlite:." } else { "sqlite:(//)?vault\\.db$" };
+    let url = format!("^({file}{})", if is_available("vault.url: postgres") { "|postgres(ql)?://" } else { "" });
     let mut key = vec!["file:.+", "env:[A-Za-z_][A-Za-z0-9_]*", "passphrase", "command:.+", "credential:.+"];
     if is_available("vault.master_key: keyring") {
         key.push("keyring");

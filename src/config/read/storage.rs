@@ -62,14 +62,18 @@ fn url(field: &Field<'_>, report: &mut Report) -> Option<VaultUrl> {
     let text = report.text(field)?;
     match text.split_once(':') {
         Some(("sqlite", file)) if !file.strip_prefix("//").unwrap_or(file).is_empty() => {
-            Some(VaultUrl::Sqlite(file.strip_prefix("//").unwrap_or(file).into()))
+            let url = VaultUrl::Sqlite(file.strip_prefix("//").unwrap_or(file).into());
+            if url != VaultConfig::default().url {
+                report.needs("vault.url: elsewhere", "vault.url: a database outside the home", field.at());
+            }
+            Some(url)
         }
         Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
             report.needs("vault.url: postgres", "vault.url: postgres", field.at());
             Some(VaultUrl::Postgres(text.to_owned()))
         }
         _ => {
-            let hint = "write sqlite:vault.db, or sqlite:/var/lib/keyferry/vault.db";
+            let hint = "write sqlite:vault.db";
             report.fault(field.at(), format!("`{}` does not name a store", field.path), hint);
             None
         }

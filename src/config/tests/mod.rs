@@ -81,7 +81,7 @@ fn what_is_shown_reads_back_the_same() {
 /// Every form of the grammar that is available.
 const EVERY_FORM: &str = r#"
 listen: {proxy: {addr: "127.0.0.1:0"}, base_url: "[::1]:9", admin: 127.0.0.1:0}
-vault: {url: "sqlite:/var/lib/k/vault.db", master_key: "env:KEYFERRY_MASTER_KEY"}
+vault: {url: "sqlite:vault.db", master_key: "env:KEYFERRY_MASTER_KEY"}
 upstream:
   extra_roots: [a b.crt, /etc/x.crt]
   resolve: {"x.test:443": "127.0.0.1:1", "10.0.0.1:8443": "[::1]:2"}

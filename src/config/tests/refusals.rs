@@ -6,6 +6,7 @@ use super::*;
 fn what_is_not_built_yet_says_so_and_its_shape_is_checked_all_the_same() {
     let samples = [
         ("vault.url: postgres", "vault: {url: \"postgres://db/keyferry\"}"),
+        ("vault.url: elsewhere", "vault: {url: \"sqlite:/var/lib/keyferry/vault.db\"}"),
         ("vault.master_key: keyring", "vault: {master_key: keyring}"),
     ];
     for feature in unbuilt::NOT_AVAILABLE_YET {
