@@ -38,6 +38,10 @@ const SERVING: u8 = 2;
 /// A request whose body may be still on its way.
 const RECEIVING: u8 = 3;
 const HANDED_ON: u8 = 4;
+/// The answer is made, and its end is not written yet: what goes out is still part of it.
+const ANSWERED: u8 = 5;
+/// The same, and of the request's body something may still come.
+const DRAINING: u8 = 6;
 
 /// A connection whose peer can be told at once that its bytes arrived.
 pub trait Acknowledge {
@@ -87,6 +91,22 @@ impl Turn {
         let state = if request.body().is_end_stream() { SERVING } else { RECEIVING };
         self.pass_to(state);
         Taken { turn: self.clone(), connect: *request.method() == Method::CONNECT }
+    }
+
+    /// The answer is in hyper's buffer. hyper flushes the connection only when that is empty, and then the answer is out.
+    fn answered(&self) {
+        let step = |now| match now {
+            HANDED_ON => None,
+            RECEIVING => Some(DRAINING),
+            _ => Some(ANSWERED),
+        };
+        let _ = self.0.try_update(Ordering::AcqRel, Ordering::Acquire, step);
+    }
+
+    /// Everything is written. Whether the request had a body.
+    fn written(&self) -> bool {
+        let step = |now| matches!(now, ANSWERED | DRAINING).then_some(WAITING);
+        self.0.try_update(Ordering::AcqRel, Ordering::Acquire, step) == Ok(DRAINING)
     }
 
     fn pass_to(&self, state: u8) {
@@ -222,6 +242,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Heads<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_refusal(cx))?;
+        if self.turn.written() {
+            self.gate.lose();
+        }
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
@@ -250,7 +273,7 @@ impl<S: AsyncRead + Unpin> Heads<S> {
     /// Spoils the end of a head that hyper would take and that must be refused.
     fn look(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
         let between = match self.turn.0.load(Ordering::Acquire) {
-            WAITING | READING => true,
+            WAITING | READING | ANSWERED => true,
             SERVING => false,
             _ => return self.gate.lose(),
         };
@@ -283,7 +306,7 @@ pub struct Served<B> {
 
 impl<B> Drop for Served<B> {
     fn drop(&mut self) {
-        self.turn.pass_to(WAITING);
+        self.turn.answered();
     }
 }
 

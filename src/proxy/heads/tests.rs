@@ -223,3 +223,53 @@ async fn a_stream_of_http2_outlives_the_others_of_its_connection() {
     assert_eq!(quick.unwrap().status(), StatusCode::OK);
     assert_eq!(slow.unwrap().status(), StatusCode::OK);
 }
+
+/// A body that comes in two pieces with a moment between them.
+struct Halves(Vec<&'static str>, bool);
+
+impl Body for Halves {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.1 = !self.1;
+        if self.1 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(self.0.pop().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_ends_like_a_refusal_goes_out_as_it_is() {
+    const END: &str = "a transcript: HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    let (mut near, far) = tokio::io::duplex(4096);
+    let refuse = |_| Bytes::from_static(b"ours");
+    let (stream, turn) = watch(Far(far, Arc::default()), Box::new(refuse));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let taken = turn.take(&request);
+        async move { Ok::<_, Infallible>(taken.serve(async { Response::new(Halves(vec![END, "first "], false)) }).await) }
+    });
+    Spawner::default().spawn(async move {
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    });
+    for _ in 0..2 {
+        near.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") || !answer.windows(6).any(|bytes| bytes == b"first ") {
+            let read = tokio::time::timeout(Duration::from_secs(60), near.read_buf(&mut answer)).await;
+            assert!(matches!(read, Ok(Ok(1..))), "{read:?} {:?}", String::from_utf8_lossy(&answer));
+        }
+        assert!(answer.ends_with(format!("first {END}").as_bytes()), "{:?}", String::from_utf8_lossy(&answer));
+    }
+    // One that is hyper's own is still replaced.
+    near.write_all(b"no head at all\r\n\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    near.read_to_end(&mut rest).await.unwrap();
+    assert_eq!(rest, b"ours");
+}
