@@ -155,6 +155,7 @@ impl Running {
         if tokio::time::timeout(grace, spawner.ended()).await.is_err() {
             tracing::warn!("some exchanges did not end within the grace period");
         }
+        self.core.shared.renewals.landed().await;
         keep::save_pools(&self.core).await;
         keep::save_seen(&self.core).await;
         self.core.shared.books.recorder.flush(FLUSH);

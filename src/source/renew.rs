@@ -40,6 +40,19 @@ const MOST_BODY: usize = 64 * 1024;
 /// Who the audit log names.
 const OURSELVES: &str = "keyferry";
 
+/// A moment for another writer.
+const WRITING: Duration = Duration::from_millis(300);
+
+/// What the vault has beyond a version.
+enum Newer {
+    /// Nothing.
+    None,
+    /// A later version that can be used.
+    Good,
+    /// A later version whose token has ended: its refresh token is the one that counts.
+    Spent(Arc<Held>),
+}
+
 /// Whether a login can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -86,6 +99,8 @@ struct Flight {
     call: Option<watch::Receiver<Option<Standing>>>,
     failures: u32,
     rests_until: Option<WallTime>,
+    /// New tokens that could not be written yet: the ones that they replace may be worth nothing any more.
+    unwritten: Option<(Arc<Held>, super::Login)>,
 }
 
 impl fmt::Debug for Renewals {
@@ -140,6 +155,15 @@ impl Renewals {
         }
     }
 
+    /// Waits until no call is under way: what an endpoint has given out must be written before this process ends.
+    /// After [`Spawner::stop`] none begins.
+    pub async fn landed(&self) {
+        let calls: Vec<_> = self.flights.lock().values().filter_map(|flight| flight.call.clone()).collect();
+        for mut call in calls {
+            let _ = tokio::time::timeout(PATIENCE, call.wait_for(Option::is_some)).await;
+        }
+    }
+
     async fn wait_for(self: &Arc<Self>, member: &Member, sealed: &Arc<SealedCredential>, held: Arc<Held>) -> Standing {
         let Some(mut call) = self.begin(member, sealed, held) else { return Standing::Failed };
         let done = tokio::time::timeout(PATIENCE, call.wait_for(Option::is_some)).await;
@@ -159,8 +183,12 @@ impl Renewals {
         let id = sealed.stored.id;
         let mut flights = self.flights.lock();
         let flight = flights.entry(id).or_default();
-        if let Some(call) = &flight.call {
+        // A call whose task is gone without a word is none.
+        if let Some(call) = flight.call.as_ref().filter(|call| call.borrow().is_some() || call.has_changed().is_ok()) {
             return Some(call.clone());
+        }
+        if self.means.spawner.is_stopping() {
+            return None;
         }
         let now = self.means.clock.now();
         if flight.rests_until.is_some_and(|until| now < until) {
@@ -189,14 +217,20 @@ impl Renewals {
     }
 
     async fn renew(&self, profile: &ProfileId, sealed: &SealedCredential, held: &Arc<Held>) -> Standing {
-        match self.newer(sealed, held).await {
-            Ok(true) => return Standing::Ready,
-            Ok(false) => {}
+        let unwritten = self.flights.lock().get_mut(&sealed.stored.id).and_then(|flight| flight.unwritten.take());
+        if let Some((held, login)) = unwritten {
+            return self.keep(profile, sealed, &held, login).await;
+        }
+        let latest = match self.newer(sealed, held).await {
+            Ok(Newer::Good) => return Standing::Ready,
+            Ok(Newer::Spent(latest)) => latest,
+            Ok(Newer::None) => Arc::clone(held),
             Err(error) => {
                 tracing::error!(%profile, %error, "the vault could not be read before a renewal");
                 return Standing::Failed;
             }
-        }
+        };
+        let held = &latest;
         let called = tokio::time::timeout(CALL, self.call(profile, held)).await;
         let granted = called.unwrap_or_else(|_| Ok(Granted::Failed("the token endpoint did not answer in time")));
         let standing = match granted {
@@ -204,6 +238,7 @@ impl Renewals {
                 let login = held.login.with(tokens, self.means.clock.now());
                 self.keep(profile, sealed, held, login).await
             }
+            Ok(Granted::Refused(_)) if self.was_overtaken(sealed, held).await => Standing::Ready,
             Ok(Granted::Refused(word)) => {
                 tracing::error!(%profile, %word, "the login has ended: store a new one");
                 Standing::NeedsLogin
@@ -226,14 +261,30 @@ impl Renewals {
         standing
     }
 
-    /// Whether the vault has a later version already: another process was first, or a person.
-    async fn newer(&self, sealed: &SealedCredential, held: &Held) -> Result<bool, super::SourceError> {
+    /// What the vault has beyond `held`: another process was first, or a person.
+    async fn newer(&self, sealed: &SealedCredential, held: &Held) -> Result<Newer, super::SourceError> {
         let all = self.means.vault.snapshot().await?;
         let later = all.into_iter().find(|other| other.stored.id == sealed.stored.id);
-        let Some(later) = later.filter(|later| later.stored.version > held.version) else { return Ok(false) };
+        let Some(later) = later.filter(|later| later.stored.version > held.version) else { return Ok(Newer::None) };
         let later = self.means.open.hold(&self.means.vault, &later)?;
         let ends = later.login.expires.is_some_and(|at| at <= self.means.clock.now().plus(MARGIN));
-        Ok(later.login.access.is_some() && !ends)
+        let good = later.login.access.is_some() && !ends;
+        Ok(if good { Newer::Good } else { Newer::Spent(later) })
+    }
+
+    /// Whether a refresh token was refused because another process used it first, which then has still to write what it
+    /// was given.
+    async fn was_overtaken(&self, sealed: &SealedCredential, held: &Held) -> bool {
+        const LOOKS: usize = 4;
+        for look in 0..LOOKS {
+            if look > 0 {
+                tokio::time::sleep(WRITING).await;
+            }
+            if matches!(self.newer(sealed, held).await, Ok(Newer::Good)) {
+                return true;
+            }
+        }
+        false
     }
 
     async fn call(&self, profile: &ProfileId, held: &Held) -> Result<Granted, String> {
@@ -268,7 +319,13 @@ impl Renewals {
     }
 
     /// Writes a new version, and uses it from then on.
-    async fn keep(&self, profile: &ProfileId, sealed: &SealedCredential, held: &Held, login: super::Login) -> Standing {
+    async fn keep(
+        &self,
+        profile: &ProfileId,
+        sealed: &SealedCredential,
+        held: &Arc<Held>,
+        login: super::Login,
+    ) -> Standing {
         let id = sealed.stored.id;
         let now = self.means.clock.now();
         let version = held.version.saturating_add(1);
@@ -277,7 +334,7 @@ impl Renewals {
         // What is not written is lost with this process: it is worth another try or two.
         for _ in 0..2 {
             if stored.is_err() {
-                tokio::time::sleep(Duration::from_millis(300)).await;
+                tokio::time::sleep(WRITING).await;
                 stored = self.means.vault.renew(&sealed.stored, held.version, &login.stored(), now).await;
             }
         }
@@ -298,11 +355,12 @@ impl Renewals {
             }
             // Somebody stored another value meanwhile, and that is the one that counts.
             Ok(None) => match self.newer(sealed, held).await {
-                Ok(true) => Standing::Ready,
-                Ok(false) | Err(_) => Standing::Failed,
+                Ok(Newer::Good) => Standing::Ready,
+                Ok(Newer::Spent(_) | Newer::None) | Err(_) => Standing::Failed,
             },
             Err(error) => {
-                tracing::error!(%profile, %error, "new tokens could not be written, so they are not used");
+                tracing::error!(%profile, %error, "new tokens could not be written, so they are not used yet");
+                self.flights.lock().entry(id).or_default().unwritten = Some((Arc::clone(held), login));
                 Standing::Failed
             }
         }

@@ -217,6 +217,25 @@ fn an_ended_login_is_said_and_held_until_there_is_another() {
 }
 
 #[test]
+fn a_token_that_somebody_else_used_first_is_no_end_of_the_login() {
+    let login = login(false, &[]);
+    let gate = Gate::closed();
+    let reused = Answer::json(400, &json!({"error": "invalid_grant"}));
+    login.answers(Rule::always(Answer::When(gate.clone(), Box::new(reused))));
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| login.ask());
+        until("somebody asks for new tokens", || (!login.calls().is_empty()).then_some(()));
+        let value = json!({"access_token": login.access[1].as_str(), "refresh_token": login.refresh[1].as_str(),
+            "client_id": "cli"});
+        store(&login.stage.home, &value, &[]);
+        gate.open();
+        asked.join().unwrap().assert_status(200);
+    });
+    assert_eq!(login.stage.upstream.only(ACME).occurrences(login.access[1].as_str()), 1);
+    assert_eq!(login.profile()["state"], "ready");
+}
+
+#[test]
 fn an_endpoint_that_fails_holds_nothing_against_the_login() {
     // AU-15
     let login = login(false, &[]);
