@@ -74,11 +74,6 @@ impl Segment {
         &self.file
     }
 
-    /// Forces what was written to the disk.
-    pub(super) fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
     pub(super) fn write(
         &mut self,
         at: WallTime,
