@@ -12,11 +12,8 @@ pub fn everywhere(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mounts: Vec<Mount> = table.lines().filter_map(Mount::parse).collect();
     let mut all: Vec<PathBuf> = paths.to_vec();
     for path in paths {
-        let Ok(own) = fs::metadata(path) else { continue };
-        let same = |other: &PathBuf| {
-            fs::metadata(other).is_ok_and(|other| (other.dev(), other.ino()) == (own.dev(), own.ino()))
-        };
-        all.extend(aliases(path, &mounts).into_iter().filter(same));
+        let same = aliases(path, &mounts).into_iter().filter(|(alias, named)| is_same(alias, named));
+        all.extend(same.map(|(alias, _)| alias));
     }
     all.sort();
     all.dedup();
@@ -28,6 +25,11 @@ pub fn everywhere(paths: &[PathBuf]) -> Vec<PathBuf> {
         }
     }
     kept
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|facts| (facts.dev(), facts.ino())).ok();
+    identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
 /// Whether `path` is covered by a guard that this process is behind.
@@ -66,14 +68,22 @@ fn unescaped(text: &str) -> PathBuf {
     PathBuf::from(text)
 }
 
-fn aliases(path: &Path, mounts: &[Mount]) -> Vec<PathBuf> {
+/// Other names of `path`, or of what lies in it, and the names of the same below `path`.
+fn aliases(path: &Path, mounts: &[Mount]) -> Vec<(PathBuf, PathBuf)> {
     // Of mounts on one place the last covers the others.
     let over = mounts.iter().rev().filter(|mount| path.starts_with(&mount.at));
     let Some(own) = over.max_by_key(|mount| mount.at.as_os_str().len()) else { return Vec::new() };
     let Ok(below) = path.strip_prefix(&own.at) else { return Vec::new() };
     let inside = own.root.join(below);
     let others = mounts.iter().filter(|mount| mount.device == own.device && mount.at != own.at);
-    others.filter_map(|mount| Some(mount.at.join(inside.strip_prefix(&mount.root).ok()?))).collect()
+    // Either the path lies in what is mounted there, or what is mounted there lies in the path.
+    let alias = |mount: &Mount| match inside.strip_prefix(&mount.root) {
+        // Joining nothing would add a slash, which a file's name must not end with.
+        Ok(below) if below.as_os_str().is_empty() => Some((mount.at.clone(), path.to_owned())),
+        Ok(below) => Some((mount.at.join(below), path.to_owned())),
+        Err(_) => Some((mount.at.clone(), path.join(mount.root.strip_prefix(&inside).ok()?))),
+    };
+    others.filter_map(alias).collect()
 }
 
 #[cfg(test)]
@@ -88,10 +98,13 @@ mod tests {
 40 22 254:0 / /mnt/all rw - ext4 /dev/vda rw
 41 22 254:0 /home/u /srv/my\\040home rw - ext4 /dev/vda rw
 42 22 254:0 /var /opt/var rw - ext4 /dev/vda rw
-43 22 0:33 / /home/u/.cache rw - tmpfs tmpfs rw";
+43 22 0:33 / /home/u/.cache rw - tmpfs tmpfs rw
+44 22 254:0 /home/u/.local/share/keyferry/vault.db /srv/vault.db rw - ext4 /dev/vda rw
+45 22 254:0 /home/u/.local/share/keyferry-too /srv/too rw - ext4 /dev/vda rw";
         let mounts: Vec<Mount> = table.lines().filter_map(Mount::parse).collect();
         let found = aliases(Path::new("/home/u/.local/share/keyferry"), &mounts);
-        let expected = ["/mnt/all/home/u/.local/share/keyferry", "/srv/my home/.local/share/keyferry"];
+        let found: Vec<PathBuf> = found.into_iter().map(|(alias, _)| alias).collect();
+        let expected = ["/mnt/all/home/u/.local/share/keyferry", "/srv/my home/.local/share/keyferry", "/srv/vault.db"];
         assert_eq!(found, expected.map(PathBuf::from));
         assert!(aliases(Path::new("/home/u/.cache/keyferry"), &mounts).is_empty());
     }
