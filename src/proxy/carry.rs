@@ -13,7 +13,7 @@ use http::header::{HeaderName, HeaderValue};
 use crate::clock::WallTime;
 use crate::code::Code;
 use crate::id::ProfileId;
-use crate::policy::Action;
+use crate::policy::{Action, SetCookie};
 use crate::pool::{Ask, Bound, Candidate, Committed, Named, Renewed, Shortage, Step, Target};
 use crate::provider::Provider;
 use crate::provider::outcome::{Format, Outcome, Rules, Scanner};
@@ -47,6 +47,7 @@ struct Reply {
     patterns: Option<Arc<Patterns>>,
     scanner: Option<Scanner>,
     rules: Arc<Rules>,
+    cookies: SetCookie,
 }
 
 /// Carries it, and gives back the response or the answer in its place.
@@ -126,7 +127,8 @@ async fn with_credential(shared: &Shared, carried: Carried, provider: &Provider,
                         }
                         let (outcome, scanner) = watch::judge(&mut received, &leg.rules, shared.clock.now()).await;
                         let rules = Arc::clone(&leg.rules);
-                        (outcome, Brought::Reply(Box::new(Reply { received, patterns, scanner, rules })))
+                        let cookies = leg.aim.permit.set_cookie();
+                        (outcome, Brought::Reply(Box::new(Reply { received, patterns, scanner, rules, cookies })))
                     }
                     Err(Failure::Unreached(answer)) => (Outcome::unreached(), Brought::Failure(answer)),
                     Err(Failure::Broken(answer)) => (Outcome::broken(), Brought::Failure(answer)),
@@ -254,7 +256,7 @@ async fn finish(
         None => Err((Answer::of(Code::Internal), account)),
         Some(Brought::Failure(answer)) => Err((answer, account)),
         Some(Brought::Reply(reply)) => {
-            let Reply { mut received, patterns, scanner, rules } = *reply;
+            let Reply { mut received, patterns, scanner, rules, cookies } = *reply;
             calm(&mut received.head, shared.clock.now());
             // An upstream's refusal of our credential is not the agent's to see: it would begin a login.
             if received.head.status == http::StatusCode::UNAUTHORIZED {
@@ -263,7 +265,7 @@ async fn finish(
             carried.upload.commit();
             let made = made(shared, &carried, &received, bound, account.record().profile.as_ref());
             let watch = Watch::new(&rules, &received, scanner, committed, &shared.clock, made);
-            let way = Way { credentialed: Credentialed::Yes(patterns, carried.permit.set_cookie()), watch };
+            let way = Way { credentialed: Credentialed::Yes(patterns, cookies), watch };
             if let Some(socket) = carried.socket {
                 return socket.answer(&carried.agent, received, way, account).await;
             }

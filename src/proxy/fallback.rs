@@ -141,6 +141,10 @@ fn other(
     let agent = carried.agent.name();
     let origin = view.own_origin(provider, agent)?;
     let permit = view.policy.decide_provider(agent, &provider.id, origin, &Method::POST, &canonical).ok()?;
+    // Nobody asked for this provider, so a mode that only notes denials does not open it.
+    if permit.would_deny() {
+        return None;
+    }
     let stripped = strip(carried.stripped.fields(), wire, &path, &permit, provider)?;
     let text = serde_json::to_string(there).ok()?;
     let body = Spliced { body: held.clone(), place, text };
