@@ -40,9 +40,12 @@ pub(super) async fn run(core: Arc<Core>) {
         save_pools(&core).await;
         let now = core.vault.data_version().await.ok();
         if now.is_some() && now != version {
-            version = now;
-            if let Err(error) = core.refresh().await {
-                tracing::error!(%error, "the vault changed but could not be read; the earlier state stays in force");
+            match core.refresh().await {
+                Ok(_) => version = now,
+                // It is tried again: what was revoked must not stay in force because a disk was busy once.
+                Err(error) => {
+                    tracing::error!(%error, "the vault changed but could not be read; the earlier state stays in force");
+                }
             }
         }
     }
