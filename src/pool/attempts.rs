@@ -178,6 +178,8 @@ impl Attempts {
     pub fn unready(&mut self, lease: Lease, result: Renewed, now: WallTime) -> Step {
         let spot = Spot { target: lease.target(), candidate: lease.candidate() };
         self.again = None;
+        // Nothing was sent; the mark alone keeps it from being chosen again.
+        self.sent = self.sent.saturating_sub(1);
         self.mark(spot, |mark| mark.dead = true);
         let used = lease.finish();
         if let Some(used) = &used {
