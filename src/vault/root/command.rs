@@ -3,7 +3,7 @@
 //! Invariant: the command has a time and a length that it may take, and what it prints is in memory that is overwritten.
 
 use std::io::Read as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -42,14 +42,12 @@ fn output_within(command: &str, patience: Duration) -> Result<Zeroizing<Vec<u8>>
         let _ = sender.send(read.map(|_| bytes));
     });
     let Ok(read) = receiver.recv_timeout(patience) else {
-        let _ = child.kill();
-        let _ = child.wait();
+        end(&mut child);
         return Err(failed(format!("gave no answer within {} seconds", patience.as_secs())));
     };
     let bytes = read.map_err(|error| failed(format!("could not be read: {error}")))?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > LIMIT {
-        let _ = child.kill();
-        let _ = child.wait();
+        end(&mut child);
         return Err(failed(format!("printed more than {LIMIT} bytes")));
     }
     // It may have closed its output and gone on.
@@ -58,8 +56,7 @@ fn output_within(command: &str, patience: Duration) -> Result<Zeroizing<Vec<u8>>
             Some(status) => break status,
             None if Instant::now() < until => std::thread::sleep(PAUSE),
             None => {
-                let _ = child.kill();
-                let _ = child.wait();
+                end(&mut child);
                 return Err(failed(format!("did not end within {} seconds", patience.as_secs())));
             }
         }
@@ -71,6 +68,12 @@ fn output_within(command: &str, patience: Duration) -> Result<Zeroizing<Vec<u8>>
         return Err(failed("printed nothing".to_owned()));
     }
     Ok(bytes)
+}
+
+/// Ends the command. Not what it started: a process group of its own could not ask a person at the terminal.
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 #[cfg(test)]
