@@ -80,6 +80,23 @@ fn an_agent_has_so_many_requests_at_a_time_to_the_end_of_their_answers() {
 }
 
 #[test]
+fn a_profile_is_full_to_the_end_of_its_answers() {
+    let (stage, first, second) = stage("pools: {anthropic: {order: [first, second], limits: {concurrency: 1}}}\n");
+    let gate = Gate::closed();
+    let pieces = vec!["data: {}\n\n".into(), "data: {\"x\":1}\n\n".into()];
+    let fields = vec![("content-type".to_owned(), "text/event-stream".to_owned())];
+    let answer = Answer::Pieces { status: 200, fields, pieces, gate: Some(gate.clone()) };
+    stage.upstream.script(Rule::always(answer).secret(first.as_str()).times(1));
+    let mut wire = stage.open(HOST);
+    wire.send(request(HOST, "/v1/messages", BODY).as_bytes());
+    assert_eq!(wire.head_only().status, 200);
+    assert_eq!(post(&stage).status, 200);
+    let sent = |at: usize, secret: &Canary| stage.upstream.seen_at(HOST)[at].occurrences(secret.as_str());
+    assert_eq!((sent(0, &first), sent(1, &second)), (1, 1), "the first is full while its answer goes on");
+    gate.open();
+}
+
+#[test]
 fn a_day_of_tokens_is_counted_from_answers_and_survives_a_restart() {
     // Every answer of the provider here reports 7 and 4 tokens.
     let (mut stage, ..) = stage("agents: {coder: {limits: {tokens: 20/day}}}\n");

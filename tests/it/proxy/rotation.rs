@@ -448,17 +448,18 @@ fn what_one_account_made_is_asked_of_that_account() {
     ask("POST", "/v1/responses", free);
     ask("POST", "/v1/responses", free);
     for _ in 0..2 {
+        // In another order than taking turns would give.
+        ask("GET", "/v1/responses/resp_2", "");
+        ask("POST", "/v1/responses", r#"{"model":"m","input":"x","previous_response_id":"resp_2"}"#);
         ask("GET", "/v1/responses/resp_1", "");
         ask("POST", "/v1/responses/resp_1/cancel", "");
-        ask("GET", "/v1/responses/resp_2", "");
         ask("POST", "/v1/responses", r#"{"model":"m","input":"x","previous_response_id":"resp_1"}"#);
-        ask("POST", "/v1/responses", r#"{"model":"m","input":"x","previous_response_id":"resp_2"}"#);
     }
     let pool = Pool { stage, first, second };
     let seen = pool.stage.upstream.seen_at(host);
     let of = |seen: &Seen| if seen.occurrences(pool.first.as_str()) == 1 { "first" } else { "second" };
     let sent: Vec<_> = seen.iter().map(of).collect();
     assert_eq!(sent[..2], ["first", "second"]);
-    let own = ["first", "first", "second", "first", "second"];
+    let own = ["second", "second", "first", "first", "first"];
     assert_eq!(sent[2..], [own, own].concat(), "each is with the account that made it");
 }
